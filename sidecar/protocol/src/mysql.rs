@@ -1,0 +1,227 @@
+//! MySQL's part of the protocol: the role a member must hold and what is true of it.
+//!
+//! Assignments state the end, not the steps: sending one twice changes nothing. Policy (who, when) stays in the operator.
+
+use serde::{Deserialize, Serialize};
+
+use crate::gtid::GtidSet;
+
+/// Port of mysqld.
+pub const PORT: u16 = 3306;
+
+/// The role a member must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Assignment {
+    /// Create the data directory if there is none, then be [`Assignment::Primary`] with no acknowledgements.
+    /// Given once in a cluster's life (I10), to one member.
+    Initialise,
+    /// Accept writes. A replica that gets this stops its receiver, applies what it received, and only then opens.
+    /// Refused by a member that holds no data.
+    Primary {
+        /// Replicas that must acknowledge a commit before the client hears of it (semi-sync AFTER_SYNC); 0 turns it off.
+        acks: u32,
+        /// Ordinals whose replication accounts must exist.
+        members: Vec<u32>,
+    },
+    /// Be read-only and follow `source`. An empty member clones first, from the first of `donors` that works.
+    Replica {
+        /// Whom to follow.
+        source: Peer,
+        /// Where an empty member clones from, best first. May be empty: then an empty member waits.
+        donors: Vec<Peer>,
+        /// Whether its receipt of a transaction counts for semi-sync. Only members of the recorded ack set have this.
+        acknowledges: bool,
+    },
+    /// Be read-only, follow nobody, receive nothing; report positions read after stopping (I2).
+    Isolated,
+}
+
+/// Another member, as one connects to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Pod name, `NAME-ORDINAL`.
+    pub member: String,
+    /// Stable DNS name, `NAME-0.NAME.NAMESPACE.svc`.
+    pub host: String,
+}
+
+/// What is true of a member's database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// What the volume holds.
+    pub data: Data,
+    /// The database process.
+    pub process: Process,
+    /// What mysqld does now; [`Role::Unknown`] while it does not answer.
+    pub role: Role,
+    /// The last order accepted since this sidecar started, and whether all of it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
+    /// Positions, when mysqld answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    /// The replication channel, when one is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
+    /// Semi-sync on the primary's side, when on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semi_sync: Option<SemiSync>,
+    /// Whether this member acknowledges as a semi-sync replica now.
+    #[serde(default)]
+    pub acknowledges: bool,
+    /// Donor of the clone that filled this data directory, a pod name; absent where it was initialised or restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned_from: Option<String>,
+    /// `@@version`, when mysqld answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether the readiness probe passes.
+    #[serde(default)]
+    pub ready: bool,
+    /// What is wrong, when something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// What the volume holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Data {
+    /// Nothing: certain, not unknown.
+    Empty,
+    /// Being initialised.
+    Initialising,
+    /// Being cloned from `donor`.
+    Cloning {
+        /// Pod name of the donor.
+        donor: String,
+        /// Bytes copied.
+        copied: u64,
+        /// Bytes to copy, as estimated by MySQL; 0 when not known yet.
+        total: u64,
+    },
+    /// A complete data directory.
+    Present,
+}
+
+/// The database process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Process {
+    /// The curtain is still closed, or nobody listens on the socket.
+    Down,
+    /// It answers.
+    Running,
+}
+
+/// What mysqld does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// mysqld does not answer.
+    Unknown,
+    /// Accepts writes.
+    Primary,
+    /// Read-only with a running or configured channel.
+    Replica,
+    /// Read-only and following nobody.
+    Isolated,
+}
+
+/// The last order accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Its term.
+    pub term: u64,
+    /// The assignment.
+    pub assignment: Assignment,
+    /// Whether all of it holds now.
+    pub converged: bool,
+}
+
+/// How much of the history a member holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// `@@gtid_executed`.
+    pub executed: GtidSet,
+    /// Received by the replica channel, executed or not (`Retrieved_Gtid_Set`).
+    pub received: GtidSet,
+    /// `@@gtid_purged`: no longer in the binary logs.
+    pub purged: GtidSet,
+}
+
+impl Position {
+    /// Everything this member holds, applied or still in its relay log: what counts for I2 and I3.
+    #[must_use]
+    pub fn held(&self) -> GtidSet {
+        self.executed.union(&self.received)
+    }
+}
+
+/// The replication channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// `Source_Host`.
+    pub source: String,
+    /// The receiver (IO) thread is connected.
+    pub receiving: bool,
+    /// The applier (SQL) threads run.
+    pub applying: bool,
+    /// Age of the oldest transaction received and not applied, in seconds; absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
+    /// Last error of either thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether the channel is encrypted (`Source_SSL_Allowed`).
+    #[serde(default)]
+    pub tls: bool,
+}
+
+/// Semi-sync on the primary's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SemiSync {
+    /// `rpl_semi_sync_source_wait_for_replica_count`.
+    pub acks: u32,
+    /// Connected semi-sync replicas.
+    pub clients: u32,
+}
+
+/// Something wrong, that a person may have to mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// For programs and condition reasons.
+    pub code: ProblemCode,
+    /// For people: what is wrong and what to do, on one line.
+    pub message: String,
+}
+
+/// The kinds of problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProblemCode {
+    /// `mysqld --validate-config` refuses the configuration.
+    ConfigRejected,
+    /// Initialising failed.
+    InitialiseFailed,
+    /// No donor worked; it goes on trying.
+    CloneFailed,
+    /// The channel stopped with an error.
+    ReplicationFailed,
+    /// This member holds transactions that its source does not (I6).
+    Errant,
+    /// The source purged what this member still needs.
+    LogsPurged,
+    /// The volume is full or not writable.
+    Storage,
+    /// Certificates or passwords cannot be read.
+    Credentials,
+    /// mysqld does not come up.
+    ProcessDown,
+    /// A code of a newer sidecar.
+    #[serde(other)]
+    Other,
+}
