@@ -1,3 +1,23 @@
-//! Room.
+//! Understudy's sidecar: one static binary beside every database process.
+//!
+//! A tour, from the rim inwards:
+//! - [`cli`]: the subcommands, and the order in which the parts start and stop.
+//! - [`server`]: the API port (mTLS, HTTP/2): reports out, orders in. [`health`]: probes and metrics in plain HTTP. Both read the hub.
+//! - [`hub`]: where the engine's state and the operator's orders meet; it wraps states as reports and checks orders.
+//! - [`term`]: the highest term seen, kept on the volume. [`tls`]: certificates, followed without a restart.
+//! - [`discovery`]: the other members by DNS, for standalone mode.
+//! - [`engine`]: the few questions that the shell asks of an engine, and MySQL's answers.
+//! - [`mysql`]: MySQL's room: all that touches a mysqld.
+//!
+//! The shell knows no engine but through [`engine::Engine`]; an engine knows the shell only as watch channels. Nothing in here
+//! knows Kubernetes' API: no kube and no k8s-openapi is in this package's tree.
 
+pub mod cli;
+pub mod discovery;
+pub mod engine;
+pub mod health;
+pub mod hub;
 pub mod mysql;
+pub mod server;
+pub mod term;
+pub mod tls;
