@@ -1,1 +1,18 @@
-//! Room.
+//! What the user writes: one custom resource an engine, its admission rules, its status.
+//!
+//! `yaml/` is generated from here (`make generate`) and CI compares it. Nothing in this package decides anything.
+
+pub mod conditions;
+pub mod mysql;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// API group of every kind.
+pub const GROUP: &str = "understudy.dev";
+
+/// Every custom resource definition: a new engine is one line here.
+#[must_use]
+pub fn all() -> Vec<CustomResourceDefinition> {
+    vec![mysql::MySQLCluster::crd()]
+}

@@ -1,1 +1,3 @@
-//! Room.
+//! WHAT DECIDES: custom resources in, Kubernetes objects and orders to sidecars out.
+
+pub mod mysql;

@@ -71,6 +71,9 @@ pub struct State {
     /// Whether this member acknowledges as a semi-sync replica now.
     #[serde(default)]
     pub acknowledges: bool,
+    /// `@@server_uuid`, new with each initialise or clone: tells a refilled volume from the one it replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_uuid: Option<String>,
     /// Donor of the clone that filled this data directory, a pod name; absent where it was initialised or restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned_from: Option<String>,

@@ -1,0 +1,1 @@
+//! Spec → [`Desired`] (pure): parse, don't check. After this step nobody reads the raw spec.
