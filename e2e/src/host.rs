@@ -1,0 +1,71 @@
+//! What the machine must bring: root, and a few Debian packages that are installed when they are missing.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::run;
+use crate::ui::Ui;
+
+/// A file that proves a package, the package, and what the lab does with it.
+const NEEDED: &[(&str, &str, &str)] = &[
+    ("usr/bin/containerd", "containerd", "runs the containers of each node"),
+    ("usr/sbin/runc", "runc", "starts one container"),
+    ("usr/lib/cni/bridge", "containernetworking-plugins", "gives pods their addresses"),
+    ("usr/sbin/iptables", "iptables", "Services, and network faults in tests"),
+    ("usr/sbin/conntrack", "conntrack", "kube-proxy forgets dead endpoints"),
+    ("usr/bin/ip", "iproute2", "bridges and routes"),
+    ("usr/bin/mount", "mount", "volumes"),
+    ("usr/bin/mmdebstrap", "mmdebstrap", "unpacks MySQL's Debian packages into an image"),
+    ("usr/bin/buildah", "buildah", "builds images without a daemon"),
+];
+
+/// Is this process root?
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|proc| proc.uid() == 0)
+}
+
+/// Refuses to go on without root, and says what root is for.
+pub fn require_root() -> Result<()> {
+    ensure!(
+        is_root(),
+        "the lab needs root: it makes network bridges, namespaces and iptables rules, mounts file systems and starts containers.\n\
+         Run it with sudo, in a virtual machine if you prefer. `lab down` removes everything again."
+    );
+    Ok(())
+}
+
+/// Installs the packages that are missing.
+pub async fn install_packages(ui: &Ui) -> Result<()> {
+    let missing: Vec<_> = NEEDED.iter().filter(|(file, ..)| !present(file)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    ui.say("Installing Debian packages (as root, with apt-get):");
+    for (_, package, purpose) in &missing {
+        ui.say(&format!("  {package}: {purpose}"));
+    }
+    let apt = || {
+        let mut command = run::command("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    ui.step("apt-get install", async {
+        // A third-party source that does not answer is not our concern: the install tells whether Debian's did.
+        if let Err(error) = run::output(apt().arg("update")).await {
+            ui.say(&format!("apt-get update: {error:#}"));
+        }
+        run::output(apt().args(["install", "-y", "--no-install-recommends"]).args(missing.iter().map(|(_, package, _)| package))).await
+    })
+    .await
+    .context("the lab runs on Debian 12 or newer; on another system install these packages by hand")?;
+    Ok(())
+}
+
+/// Debian may have merged /usr or not yet; both places count.
+fn present(file: &str) -> bool {
+    let (_, name) = file.rsplit_once('/').unwrap_or(("", file));
+    ["/", "/usr/local/"].iter().any(|root| Path::new(root).join(file).exists())
+        || ["/sbin", "/bin", "/usr/bin", "/usr/sbin", "/opt/cni/bin"].iter().any(|dir| Path::new(dir).join(name).exists())
+}

@@ -1,0 +1,212 @@
+//! Images: built by buildah from Debian packages and our Dockerfile, kept as OCI archives, imported into each node's containerd.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+
+use crate::binaries::digest;
+use crate::dirs::Dirs;
+use crate::node::Node;
+use crate::run;
+use crate::ui::Ui;
+
+/// Holds a pod's namespaces open.
+pub const PAUSE: &str = "localhost/pause:1";
+/// A real MySQL, laid out like the official image: uid 999 is `mysql`, no configuration of its own.
+pub const MYSQL: &str = "localhost/mysql:9.7";
+/// The same bytes under a second name, so that tests can change the image of a cluster.
+pub const MYSQL_B: &str = "localhost/mysql:9.7-b";
+/// Operator and sidecar of this checkout.
+pub const UNDERSTUDY: &str = "localhost/understudy:dev";
+
+/// The target that our static binaries are built for.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC: &str = "-C target-feature=+crt-static";
+const DEBIAN: &str = "http://deb.debian.org/debian";
+
+/// Runs inside the unpacked system (`$1`): the user of the official image, then nothing that the server does not need.
+const MYSQL_RECIPE: &str = r#"
+set -eu
+chroot "$1" sh -c '
+  group=$(getent group 999 | cut -d: -f1); [ -z "$group" ] || [ "$group" = mysql ] || groupdel "$group"
+  user=$(getent passwd 999 | cut -d: -f1); [ -z "$user" ] || [ "$user" = mysql ] || userdel "$user"
+  groupmod -g 999 mysql && usermod -u 999 -g 999 mysql
+  mysqld --version | grep -q " 9\.7\."'
+rm -rf "$1"/etc/mysql "$1"/etc/my.cnf "$1"/var/lib/mysql "$1"/var/lib/mysql-upgrade "$1"/var/log/mysql "$1"/usr/share/doc "$1"/usr/share/man \
+  "$1"/usr/share/locale "$1"/usr/lib/x86_64-linux-gnu/perl "$1"/usr/share/perl "$1"/usr/bin/myisam* "$1"/usr/bin/mysqlslap
+for dir in lib/mysql lib/mysql-files lib/mysql-keyring run/mysqld; do
+  mkdir -p "$1/var/$dir"; chroot "$1" chown 999:999 "/var/$dir"; chmod 750 "$1/var/$dir"
+done
+"#;
+const MYSQL_DOCKERFILE: &str = "FROM scratch\nADD rootfs.tar /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mysqld\"]\n";
+const PAUSE_DOCKERFILE: &str = "FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT [\"/pause\"]\n";
+const PAUSE_SOURCE: &str = include_str!("bin/pause.rs");
+
+/// An OCI archive and the names it goes by in the cluster.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The archive, in the cache.
+    pub archive: PathBuf,
+    /// Its names; the first is written in the archive.
+    pub names: Vec<String>,
+}
+
+/// The images that do not come from this checkout, built when the cache lacks them.
+pub async fn base(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>> {
+    Ok(vec![pause(dirs, ui).await?, mysql(dirs, ui).await?])
+}
+
+/// Operator and sidecar, when the checkout has both to build.
+pub async fn understudy_if_buildable(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>> {
+    let complete = dirs.checkout.join("operator/src/main.rs").exists() && dirs.checkout.join("sidecar/src/main.rs").exists();
+    Ok(if complete { vec![understudy(dirs, ui).await?] } else { vec![] })
+}
+
+/// Compiles operator and sidecar as static binaries and puts them into an image. Cargo decides what is stale.
+pub async fn understudy(dirs: &Dirs, ui: &Ui) -> Result<Image> {
+    let target = dirs.cache.join("target-static");
+    ui.step("compile operator and sidecar (release, static)", async {
+        run::output(
+            run::command("cargo")
+                .current_dir(&dirs.checkout)
+                .env("RUSTFLAGS", STATIC)
+                .env("CARGO_TARGET_DIR", &target)
+                .args(["build", "--release", "--target", TARGET, "-p", "operator", "-p", "sidecar", "--bin", "operator", "--bin", "sidecar"]),
+        )
+        .await
+    })
+    .await?;
+    let built = target.join(TARGET).join("release");
+    let dockerfile = fs::read_to_string(dirs.checkout.join("Dockerfile"))?;
+    let mut key = vec![dockerfile.clone()];
+    for name in ["operator", "sidecar"] {
+        key.push(run::output(run::command("sha256sum").arg(built.join(name))).await?);
+    }
+    let archive = dirs.cache.join(format!("images/understudy-{}.tar", digest(key.iter().map(String::as_str))));
+    let files: Vec<_> = ["operator", "sidecar"].iter().map(|name| built.join(name)).collect();
+    build(dirs, ui, UNDERSTUDY, &archive, &dockerfile, &files).await?;
+    Ok(Image { archive, names: vec![UNDERSTUDY.into()] })
+}
+
+/// Imports images into every node that does not hold exactly them.
+pub async fn load(dirs: &Dirs, images: &[Image], ui: &Ui) -> Result<()> {
+    let nodes = Node::all(dirs);
+    for image in images {
+        let digest = manifest_digest(&image.archive).await?;
+        let bar = ui.bar(&format!("load {}", image.names.join(", ")), nodes.len());
+        try_join_all(nodes.iter().map(|node| async {
+            let listed = run::output(node.ctr().args(["images", "ls"])).await?;
+            let held = |name: &str| listed.lines().any(|line| line.starts_with(&format!("{name} ")) && line.contains(&digest));
+            if !held(&image.names[0]) {
+                run::output(node.ctr().args(["images", "import"]).arg(&image.archive)).await?;
+            }
+            for name in image.names[1..].iter().filter(|name| !held(name)) {
+                run::output(node.ctr().args(["images", "tag", "--force", &image.names[0], name])).await?;
+            }
+            bar.inc(1);
+            anyhow::Ok(())
+        }))
+        .await
+        .with_context(|| format!("cannot load {}", image.archive.display()))?;
+        bar.finish_and_clear();
+        ui.say(&format!("✓ {} in {} nodes", image.names.join(", "), nodes.len()));
+    }
+    Ok(())
+}
+
+/// An archive from elsewhere, by the name written in it.
+pub async fn from_archive(archive: &Path) -> Result<Image> {
+    let index = index(archive).await?;
+    let name = index.pointer("/manifests/0/annotations/org.opencontainers.image.ref.name").and_then(|name| name.as_str());
+    let name = name.with_context(|| format!("{} names no image", archive.display()))?;
+    Ok(Image { archive: archive.to_owned(), names: vec![name.into()] })
+}
+
+async fn pause(dirs: &Dirs, ui: &Ui) -> Result<Image> {
+    let archive = dirs.cache.join(format!("images/pause-{}.tar", digest([PAUSE_SOURCE, PAUSE_DOCKERFILE])));
+    if !archive.exists() {
+        let work = dirs.cache.join("work-pause");
+        fs::create_dir_all(&work)?;
+        fs::write(work.join("pause.rs"), PAUSE_SOURCE)?;
+        run::output(run::command("rustc").current_dir(&work).args("--edition 2024 -O -C panic=abort -C strip=symbols".split(' ')).args(STATIC.split(' ')).args([
+            "--target", TARGET, "-o", "pause", "pause.rs",
+        ]))
+        .await?;
+        build(dirs, ui, PAUSE, &archive, PAUSE_DOCKERFILE, &[work.join("pause")]).await?;
+        fs::remove_dir_all(&work)?;
+    }
+    Ok(Image { archive, names: vec![PAUSE.into()] })
+}
+
+async fn mysql(dirs: &Dirs, ui: &Ui) -> Result<Image> {
+    let archive = dirs.cache.join(format!("images/mysql-9.7-{}.tar", digest([MYSQL_RECIPE, MYSQL_DOCKERFILE])));
+    if !archive.exists() {
+        let work = dirs.cache.join("work-mysql");
+        fs::create_dir_all(&work)?;
+        let (recipe, rootfs) = (work.join("recipe.sh"), work.join("rootfs.tar"));
+        fs::write(&recipe, MYSQL_RECIPE)?;
+        let mirror = std::env::var("UNDERSTUDY_DEBIAN_MIRROR").unwrap_or_else(|_| DEBIAN.into());
+        ui.step(&format!("download MySQL's Debian packages from {mirror}"), async {
+            run::output(
+                run::command("mmdebstrap")
+                    .args(["--mode=root", "--variant=minbase", "--include=mysql-server", "--aptopt=Acquire::Check-Valid-Until \"false\""])
+                    .arg(format!("--customize-hook=sh {} \"$1\"", recipe.display()))
+                    .arg("sid")
+                    .args([&rootfs])
+                    .arg(&mirror),
+            )
+            .await
+        })
+        .await
+        .context("Debian unstable must offer MySQL 9.7 (mysql-server); set UNDERSTUDY_DEBIAN_MIRROR to a snapshot that does")?;
+        build(dirs, ui, MYSQL, &archive, MYSQL_DOCKERFILE, &[rootfs]).await?;
+        fs::remove_dir_all(&work)?;
+    }
+    Ok(Image { archive, names: vec![MYSQL.into(), MYSQL_B.into()] })
+}
+
+/// Builds an image from a Dockerfile and the files it copies, unless the archive is in the cache. No daemon, no registry.
+async fn build(dirs: &Dirs, ui: &Ui, name: &str, archive: &Path, dockerfile: &str, files: &[PathBuf]) -> Result<()> {
+    if archive.exists() {
+        return Ok(());
+    }
+    let work = dirs.cache.join(format!("work-build-{}", std::process::id()));
+    let context = work.join("context");
+    fs::create_dir_all(&context)?;
+    fs::create_dir_all(archive.parent().context("the cache has a directory for images")?)?;
+    fs::write(work.join("Dockerfile"), dockerfile)?;
+    for file in files {
+        let place = context.join(file.file_name().context("a file to copy has a name")?);
+        fs::hard_link(file, &place).or_else(|_| fs::copy(file, &place).map(drop))?;
+    }
+    let storage = work.join("storage");
+    let buildah = || {
+        let mut command = run::command("buildah");
+        command.arg("--root").arg(&storage).arg("--runroot").arg(work.join("run")).args(["--storage-driver", "vfs"]).env("BUILDAH_ISOLATION", "chroot");
+        command
+    };
+    ui.step(&format!("build image {name}"), async {
+        run::output(buildah().args(["build", "--layers=false", "--timestamp=0", "-t", name, "-f"]).arg(work.join("Dockerfile")).arg(&context)).await?;
+        let out = work.join("image.tar");
+        // Uncompressed: nothing travels over a network, and nodes unpack it faster.
+        run::output(buildah().args(["push", "--disable-compression", name]).arg(format!("oci-archive:{}:{name}", out.display()))).await?;
+        ensure!(out.exists(), "buildah wrote no archive");
+        fs::rename(&out, archive)?;
+        Ok(())
+    })
+    .await?;
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+async fn manifest_digest(archive: &Path) -> Result<String> {
+    let index = index(archive).await?;
+    let digest = index.pointer("/manifests/0/digest").and_then(|digest| digest.as_str());
+    Ok(digest.with_context(|| format!("{} is no OCI archive", archive.display()))?.to_owned())
+}
+
+async fn index(archive: &Path) -> Result<serde_json::Value> {
+    let text = run::output(run::command("tar").arg("-xOf").arg(archive).arg("index.json")).await.context("not an OCI archive")?;
+    Ok(serde_json::from_str(&text)?)
+}
