@@ -1,1 +1,122 @@
-//! Room.
+//! The few questions that the shell asks of an engine, and MySQL's answers. The second engine adds an `impl` and nothing else here.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sidecar_protocol::mysql::{Assignment, Data, Problem, ProblemCode, Process, Role, State};
+
+use crate::mysql::{Config, converge};
+
+/// What the shell knows of an engine.
+pub trait Engine: Clone + Debug + Send + Sync + 'static {
+    /// The role to hold.
+    type Assignment: DeserializeOwned + Serialize + Clone + Debug + PartialEq + Send + Sync + 'static;
+    /// What is true of the database.
+    type State: Serialize + Clone + Debug + Send + Sync + 'static;
+    /// For metric labels and logs.
+    const NAME: &'static str;
+
+    /// Whether the database container may start.
+    fn curtain_is_open(&self) -> bool;
+    /// Why the order would break an invariant on this member, if so.
+    fn refuse(state: &Self::State, assignment: &Self::Assignment) -> Option<String>;
+    /// Why the database may not serve, if so.
+    fn unready(state: &Self::State) -> Option<String>;
+    /// Adds the shell's own trouble with certificates, unless the engine has a worse one.
+    fn blame_credentials(state: &mut Self::State, message: &str);
+    /// Gauges of `state`.
+    fn gauges(state: &Self::State) -> Vec<Gauge>;
+}
+
+/// One value of one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gauge {
+    /// Name, without the prefix.
+    pub name: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// A label, where the metric has one.
+    pub label: Option<(&'static str, &'static str)>,
+    /// The value.
+    pub value: f64,
+}
+
+impl Gauge {
+    fn new(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { name, help, label: None, value }
+    }
+
+    fn flag(name: &'static str, help: &'static str, value: bool) -> Self {
+        Self::new(name, help, f64::from(u8::from(value)))
+    }
+}
+
+/// A count as Prometheus wants it; exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub(crate) fn float(value: u64) -> f64 {
+    value as f64
+}
+
+/// MySQL.
+#[derive(Clone, Debug)]
+pub struct Mysql(pub Config);
+
+impl Engine for Mysql {
+    type Assignment = Assignment;
+    type State = State;
+    const NAME: &'static str = "mysql";
+
+    fn curtain_is_open(&self) -> bool {
+        self.0.curtain_is_open()
+    }
+
+    fn refuse(state: &State, assignment: &Assignment) -> Option<String> {
+        converge::refuse(state, assignment)
+    }
+
+    fn unready(state: &State) -> Option<String> {
+        if state.ready {
+            return None;
+        }
+        let problem = state.problem.as_ref().map(|problem| problem.message.clone());
+        Some(problem.unwrap_or_else(|| format!("data {:?}, process {:?}, role {:?}", state.data, state.process, state.role)))
+    }
+
+    fn blame_credentials(state: &mut State, message: &str) {
+        state.problem.get_or_insert_with(|| Problem { code: ProblemCode::Credentials, message: message.into() });
+    }
+
+    fn gauges(state: &State) -> Vec<Gauge> {
+        let mut gauges = vec![
+            Gauge::flag("process_up", "Whether mysqld answers.", state.process == Process::Running),
+            Gauge::flag("ready", "Whether the readiness probe passes.", state.ready),
+            Gauge::flag("data_present", "Whether the data directory is complete.", state.data == Data::Present),
+            Gauge::flag("problem", "Whether something is wrong that a person may have to mend.", state.problem.is_some()),
+        ];
+        let roles = [("primary", Role::Primary), ("replica", Role::Replica), ("isolated", Role::Isolated), ("unknown", Role::Unknown)];
+        gauges.extend(roles.map(|(name, role)| Gauge {
+            label: Some(("role", name)),
+            ..Gauge::flag("role", "1 for the role that mysqld has now.", state.role == role)
+        }));
+        if let Some(accepted) = &state.accepted {
+            gauges.push(Gauge::flag("converged", "Whether all of the last order holds.", accepted.converged));
+        }
+        if let Data::Cloning { copied, total, .. } = &state.data {
+            gauges.push(Gauge::new("clone_copied_bytes", "Bytes cloned so far.", float(*copied)));
+            gauges.push(Gauge::new("clone_total_bytes", "Bytes to clone, as estimated.", float(*total)));
+        }
+        if let Some(replication) = &state.replication {
+            gauges.push(Gauge::flag("replication_receiving", "Whether the receiver is connected.", replication.receiving));
+            gauges.push(Gauge::flag("replication_applying", "Whether the applier runs.", replication.applying));
+            if let Some(lag) = replication.lag_seconds {
+                gauges.push(Gauge::new("replication_lag_seconds", "Age of the oldest transaction received and not applied.", lag));
+            }
+        }
+        if let Some(semi_sync) = state.semi_sync {
+            gauges.push(Gauge::new("semi_sync_acks", "Acknowledgements that a commit waits for.", f64::from(semi_sync.acks)));
+            gauges.push(Gauge::new("semi_sync_clients", "Connected semi-sync replicas.", f64::from(semi_sync.clients)));
+        }
+        gauges
+    }
+}

@@ -1,7 +1,7 @@
 //! Understudy's sidecar: one static binary beside every database process.
 //!
 //! A tour, from the rim inwards:
-//! - [`cli`]: the subcommands, and the order in which the parts start and stop.
+//! - [`cli`]: the subcommands. [`shell`]: how the parts start and end. [`live`]: the exec probe, and installing itself.
 //! - [`server`]: the API port (mTLS, HTTP/2): reports out, orders in. [`health`]: probes and metrics in plain HTTP. Both read the hub.
 //! - [`hub`]: where the engine's state and the operator's orders meet; it wraps states as reports and checks orders.
 //! - [`term`]: the highest term seen, kept on the volume. [`tls`]: certificates, followed without a restart.
@@ -17,7 +17,9 @@ pub mod discovery;
 pub mod engine;
 pub mod health;
 pub mod hub;
+pub mod live;
 pub mod mysql;
 pub mod server;
+pub mod shell;
 pub mod term;
 pub mod tls;

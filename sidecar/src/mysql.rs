@@ -88,6 +88,7 @@ impl Config {
             acknowledges: false,
             cloned_from: None,
             version: None,
+            server_uuid: None,
             ready: false,
             problem: None,
         }

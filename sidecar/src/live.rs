@@ -1,0 +1,51 @@
+//! Two errands of the binary that need no runtime: the exec probe of the database container, and installing itself.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// mysqld greets in milliseconds, also while it recovers or refuses connections.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whether something that speaks MySQL's protocol greets on `socket`; an error packet ("too many connections") is a sign of life too.
+///
+/// # Errors
+/// What went wrong, in words for the probe's event.
+pub fn probe(socket: &Path) -> Result<(), String> {
+    let (sender, receiver) = mpsc::channel();
+    let path = socket.to_owned();
+    // On a thread of its own: connecting blocks without a deadline while the backlog is full. It ends with the process.
+    thread::spawn(move || sender.send(greeting(&path)));
+    match receiver.recv_timeout(DEADLINE) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("{}: {error}", socket.display())),
+        Err(_) => Err(format!("{}: no greeting within {} s", socket.display(), DEADLINE.as_secs())),
+    }
+}
+
+fn greeting(socket: &Path) -> io::Result<()> {
+    // A packet: three bytes of length, a sequence number that starts at 0, then 10 (a handshake of protocol 10) or 255 (an error).
+    let mut head = [0; 5];
+    UnixStream::connect(socket)?.read_exact(&mut head)?;
+    match head {
+        [_, _, _, 0, 10 | 255] => Ok(()),
+        other => Err(io::Error::other(format!("not a MySQL greeting: {other:?}"))),
+    }
+}
+
+/// Copies the running program to `destination`, executable, whole or not at all.
+///
+/// # Errors
+/// When the copy cannot be written.
+pub fn install(destination: &Path) -> io::Result<()> {
+    let mut draft = destination.as_os_str().to_owned();
+    draft.push(".new");
+    fs::copy("/proc/self/exe", &draft)?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755))?;
+    fs::rename(draft, destination)
+}

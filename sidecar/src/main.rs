@@ -1,0 +1,5 @@
+//! The binary; see the library for the tour.
+
+fn main() -> std::process::ExitCode {
+    sidecar::cli::main()
+}
