@@ -13,11 +13,8 @@ pub const KUBERNETES: &str = "v1.36.3";
 /// The Helm that installs the chart.
 pub const HELM: &str = "v4.3.1";
 
-const SOURCE: [(&str, &str); 3] = [
-    ("go.mod", include_str!("../kube/go.mod")),
-    ("go.sum", include_str!("../kube/go.sum")),
-    ("main.go", include_str!("../kube/main.go")),
-];
+const SOURCE: [(&str, &str); 3] =
+    [("go.mod", include_str!("../kube/go.mod")), ("go.sum", include_str!("../kube/go.sum")), ("main.go", include_str!("../kube/main.go"))];
 
 /// The one executable of all Kubernetes components, built when the cache has none from this source.
 pub async fn kube(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
@@ -35,9 +32,15 @@ pub async fn kube(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
     let version = "-X k8s.io/component-base/version.git";
     let flags = format!("-s -w {version}Version={KUBERNETES} {version}Major=1 {version}Minor=36");
     ui.step(&format!("build Kubernetes {KUBERNETES} from source (several minutes, once)"), async {
-        run::output(
-            run::command("go").current_dir(&source).env("CGO_ENABLED", "0").args(["build", "-trimpath", "-ldflags", &flags, "-o", "kube.out", "."]),
-        )
+        run::output(run::command("go").current_dir(&source).env("CGO_ENABLED", "0").args([
+            "build",
+            "-trimpath",
+            "-ldflags",
+            &flags,
+            "-o",
+            "kube.out",
+            ".",
+        ]))
         .await
     })
     .await?;
@@ -61,7 +64,14 @@ pub async fn helm(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
     let out = path.with_extension(format!("out.{}", std::process::id()));
     ui.step(&format!("build Helm {HELM} from source (a minute or two, once)"), async {
         let module = format!("helm.sh/helm/v4/cmd/helm@{HELM}");
-        run::output(run::command("go").env("CGO_ENABLED", "0").env("GOBIN", &out).args(["install", "-trimpath", "-ldflags", "-s -w", &module])).await
+        run::output(run::command("go").env("CGO_ENABLED", "0").env("GOBIN", &out).args([
+            "install",
+            "-trimpath",
+            "-ldflags",
+            "-s -w",
+            &module,
+        ]))
+        .await
     })
     .await?;
     keep(&out.join("helm"), &path)?;
@@ -85,7 +95,8 @@ pub fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 async fn require_go() -> Result<()> {
-    let version = run::output(run::command("go").arg("version")).await.context("Go builds Kubernetes for the lab: install it from go.dev")?;
+    let version =
+        run::output(run::command("go").arg("version")).await.context("Go builds Kubernetes for the lab: install it from go.dev")?;
     ensure!(version.starts_with("go version go"), "`go version` said {version}");
     Ok(())
 }

@@ -82,7 +82,8 @@ pub async fn status(dirs: &Dirs) -> Result<String> {
     if !dirs.lab.exists() {
         bail!("the lab is down; start it with `lab up`");
     }
-    let mut names: Vec<String> = ["etcd", "apiserver", "controller-manager", "scheduler", "proxy", "coredns", "provisioner"].map(Into::into).into();
+    let mut names: Vec<String> =
+        ["etcd", "apiserver", "controller-manager", "scheduler", "proxy", "coredns", "provisioner"].map(Into::into).into();
     names.extend(Node::all(dirs).iter().flat_map(|node| [node.containerd_name(), node.kubelet_name()]));
     let mut lines: Vec<_> = names
         .iter()
@@ -156,8 +157,12 @@ async fn control_plane(dirs: &Dirs, pki: &Pki) -> Result<()> {
         "--node-monitor-grace-period=20s".into(),
     ];
     Component::new("controller-manager", &kube, controllers).ensure(dirs).await?;
-    let scheduler =
-        ["kube-scheduler".into(), format!("--kubeconfig={}", lab("scheduler.kubeconfig")), "--leader-elect=false".into(), "--bind-address=127.0.0.1".into()];
+    let scheduler = [
+        "kube-scheduler".into(),
+        format!("--kubeconfig={}", lab("scheduler.kubeconfig")),
+        "--leader-elect=false".into(),
+        "--bind-address=127.0.0.1".into(),
+    ];
     Component::new("scheduler", &kube, scheduler).ensure(dirs).await
 }
 

@@ -36,11 +36,11 @@ chroot "$1" sh -c '
   mysqld --version | grep -q " 9\.7\."'
 rm -rf "$1"/etc/mysql "$1"/etc/my.cnf "$1"/var/lib/mysql "$1"/var/lib/mysql-upgrade "$1"/var/log/mysql "$1"/usr/share/doc "$1"/usr/share/man \
   "$1"/usr/share/locale "$1"/usr/lib/x86_64-linux-gnu/perl "$1"/usr/share/perl "$1"/usr/bin/myisam* "$1"/usr/bin/mysqlslap
-for dir in lib/mysql lib/mysql-files lib/mysql-keyring run/mysqld; do
+for dir in lib/mysql lib/mysql-files lib/mysql-keyring; do
   mkdir -p "$1/var/$dir"; chroot "$1" chown 999:999 "/var/$dir"; chmod 750 "$1/var/$dir"
 done
 "#;
-const MYSQL_DOCKERFILE: &str = "FROM scratch\nADD rootfs.tar /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mysqld\"]\n";
+const MYSQL_DOCKERFILE: &str = "FROM scratch\nADD rootfs.tar /\nRUN [\"mkdir\", \"-m\", \"1777\", \"/run/mysqld\"]\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mysqld\"]\n";
 const PAUSE_DOCKERFILE: &str = "FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT [\"/pause\"]\n";
 const PAUSE_SOURCE: &str = include_str!("bin/pause.rs");
 
@@ -68,13 +68,20 @@ pub async fn understudy_if_buildable(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>>
 pub async fn understudy(dirs: &Dirs, ui: &Ui) -> Result<Image> {
     let target = dirs.cache.join("target-static");
     ui.step("compile operator and sidecar (release, static)", async {
-        run::output(
-            run::command("cargo")
-                .current_dir(&dirs.checkout)
-                .env("RUSTFLAGS", STATIC)
-                .env("CARGO_TARGET_DIR", &target)
-                .args(["build", "--release", "--target", TARGET, "-p", "operator", "-p", "sidecar", "--bin", "operator", "--bin", "sidecar"]),
-        )
+        run::output(run::command("cargo").current_dir(&dirs.checkout).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", &target).args([
+            "build",
+            "--release",
+            "--target",
+            TARGET,
+            "-p",
+            "operator",
+            "-p",
+            "sidecar",
+            "--bin",
+            "operator",
+            "--bin",
+            "sidecar",
+        ]))
         .await
     })
     .await?;
@@ -130,9 +137,13 @@ async fn pause(dirs: &Dirs, ui: &Ui) -> Result<Image> {
         let work = dirs.cache.join("work-pause");
         fs::create_dir_all(&work)?;
         fs::write(work.join("pause.rs"), PAUSE_SOURCE)?;
-        run::output(run::command("rustc").current_dir(&work).args("--edition 2024 -O -C panic=abort -C strip=symbols".split(' ')).args(STATIC.split(' ')).args([
-            "--target", TARGET, "-o", "pause", "pause.rs",
-        ]))
+        run::output(
+            run::command("rustc")
+                .current_dir(&work)
+                .args("--edition 2024 -O -C panic=abort -C strip=symbols".split(' '))
+                .args(STATIC.split(' '))
+                .args(["--target", TARGET, "-o", "pause", "pause.rs"]),
+        )
         .await?;
         build(dirs, ui, PAUSE, &archive, PAUSE_DOCKERFILE, &[work.join("pause")]).await?;
         fs::remove_dir_all(&work)?;
@@ -184,14 +195,22 @@ async fn build(dirs: &Dirs, ui: &Ui, name: &str, archive: &Path, dockerfile: &st
     let storage = work.join("storage");
     let buildah = || {
         let mut command = run::command("buildah");
-        command.arg("--root").arg(&storage).arg("--runroot").arg(work.join("run")).args(["--storage-driver", "vfs"]).env("BUILDAH_ISOLATION", "chroot");
+        command
+            .arg("--root")
+            .arg(&storage)
+            .arg("--runroot")
+            .arg(work.join("run"))
+            .args(["--storage-driver", "vfs"])
+            .env("BUILDAH_ISOLATION", "chroot");
         command
     };
     ui.step(&format!("build image {name}"), async {
-        run::output(buildah().args(["build", "--layers=false", "--timestamp=0", "-t", name, "-f"]).arg(work.join("Dockerfile")).arg(&context)).await?;
+        run::output(
+            buildah().args(["build", "--layers=false", "--timestamp=0", "-t", name, "-f"]).arg(work.join("Dockerfile")).arg(&context),
+        )
+        .await?;
         let out = work.join("image.tar");
-        // Uncompressed: nothing travels over a network, and nodes unpack it faster.
-        run::output(buildah().args(["push", "--disable-compression", name]).arg(format!("oci-archive:{}:{name}", out.display()))).await?;
+        run::output(buildah().args(["push", name]).arg(format!("oci-archive:{}:{name}", out.display()))).await?;
         ensure!(out.exists(), "buildah wrote no archive");
         fs::rename(&out, archive)?;
         Ok(())

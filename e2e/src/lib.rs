@@ -8,16 +8,16 @@
 //! [`images`] (built once, cached outside the checkout), [`pki`], [`network`], [`process`], [`node`], [`cluster`] (up and down),
 //! [`provisioner`] and [`volumes`]. What Understudy itself does is not here: this crate knows Kubernetes, not the operator.
 
-// pub mod audit;
+pub mod audit;
 pub mod binaries;
 pub mod cluster;
-// pub mod control_plane;
+pub mod control_plane;
 pub mod dirs;
 pub mod host;
 pub mod images;
 mod lab;
-// mod namespace;
-// mod nemesis;
+mod namespace;
+mod nemesis;
 pub mod network;
 pub mod node;
 pub mod pki;
@@ -27,6 +27,6 @@ pub mod run;
 pub mod ui;
 pub mod volumes;
 
-// pub use control_plane::ControlPlane;
+pub use control_plane::ControlPlane;
 pub use lab::Lab;
-// pub use namespace::TestNamespace;
+pub use namespace::TestNamespace;

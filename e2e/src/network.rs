@@ -27,6 +27,8 @@ const INSIDE: &str = "LAB-INSIDE";
 pub const CUTS: &str = "LAB-CUT";
 /// Lost nodes, apart from [`CUTS`] so that healing the one does not bring back the other.
 pub const LOST: &str = "LAB-LOST";
+/// Every node's bridge, in iptables' notation.
+pub const ANY_BRIDGE: &str = "labcni+";
 const FAULT_CHAINS: [&str; 2] = [CUTS, LOST];
 /// Pods and Services (FORWARD), the host's own clients and probes (OUTPUT), the API server and DNS (INPUT).
 const FAULT_HOOKS: [&str; 3] = ["FORWARD", "OUTPUT", "INPUT"];

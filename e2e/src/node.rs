@@ -39,6 +39,11 @@ impl Node {
         format!("node{}", self.index)
     }
 
+    /// Addresses of its pods.
+    pub fn pod_subnet(&self) -> String {
+        format!("10.244.{}.0/24", self.index)
+    }
+
     /// Its state on disk.
     pub fn dir(&self) -> PathBuf {
         self.dirs.lab.join(self.name())
@@ -115,7 +120,7 @@ impl Node {
                     "ipam": {
                         "type": "host-local",
                         "dataDir": dir.join("ipam"),
-                        "ranges": [[{"subnet": format!("10.244.{index}.0/24")}]],
+                        "ranges": [[{"subnet": self.pod_subnet()}]],
                         "routes": [{"dst": "0.0.0.0/0"}],
                     },
                 },

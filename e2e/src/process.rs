@@ -107,7 +107,8 @@ impl Process {
         let ours = |process: &Self| {
             let argv = process.argv();
             let program = argv.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
-            let component = PROGRAMS.iter().any(|prefix| program.starts_with(prefix)) && argv.iter().any(|argument| argument.contains(&inside));
+            let component =
+                PROGRAMS.iter().any(|prefix| program.starts_with(prefix)) && argv.iter().any(|argument| argument.contains(&inside));
             component || (process.mount_namespace() != host && process.root_lies_in(&inside))
         };
         let own = std::process::id();

@@ -78,7 +78,9 @@ async fn provide(claim: &PersistentVolumeClaim, context: &Context) -> Result<Act
     let spec = claim.spec.clone().unwrap_or_default();
     let class = spec.storage_class_name.unwrap_or_default();
     let bound = spec.volume_name.is_some() || claim.metadata.deletion_timestamp.is_some();
-    let (Some(node), Some(uid), true, false) = (claim.annotations().get(SELECTED_NODE), claim.uid(), [DYNAMIC, SMALL].contains(&&*class), bound) else {
+    let (Some(node), Some(uid), true, false) =
+        (claim.annotations().get(SELECTED_NODE), claim.uid(), [DYNAMIC, SMALL].contains(&&*class), bound)
+    else {
         return Ok(Action::await_change());
     };
     let size = spec.resources.and_then(|resources| resources.requests?.get("storage").cloned()).unwrap_or_default().0;

@@ -34,7 +34,12 @@ pub async fn output(command: &mut Command) -> Result<String> {
 /// Like [`output`], with `input` on stdin.
 pub async fn output_with_input(command: &mut Command, input: &str) -> Result<String> {
     let shown = format!("{:?}", command.as_std());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {shown}"))?;
     let mut stdin = child.stdin.take().context("stdin was piped")?;
     let write = async move {
         stdin.write_all(input.as_bytes()).await?;

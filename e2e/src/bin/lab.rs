@@ -12,7 +12,10 @@ use e2e::{Lab, binaries, cluster, images, provisioner, volumes};
 
 /// A real Kubernetes of several nodes on this machine, with a real MySQL to run in it.
 #[derive(Parser)]
-#[command(version, after_help = "State: $UNDERSTUDY_LAB (default /var/tmp/understudy-lab). Cache: $UNDERSTUDY_CACHE (default ~/.cache/understudy).")]
+#[command(
+    version,
+    after_help = "State: $UNDERSTUDY_LAB (default /var/tmp/understudy-lab). Cache: $UNDERSTUDY_CACHE (default ~/.cache/understudy)."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

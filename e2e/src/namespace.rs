@@ -1,0 +1,80 @@
+//! A namespace for one test: random name, Pod Security *restricted* enforced, and a report when the test fails.
+
+use std::future::Future;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+
+use crate::lab::Lab;
+
+/// Where the chart puts the operator; its log belongs in every report.
+const OPERATOR_NAMESPACE: &str = "understudy-system";
+
+/// A namespace of its own; deleted by [`TestNamespace::finish`] or at the end of [`TestNamespace::run`].
+pub struct TestNamespace {
+    lab: Lab,
+    name: String,
+}
+
+impl TestNamespace {
+    /// Creates `NAME-RANDOM`.
+    pub async fn new(lab: &Lab, name: &str) -> Result<Self> {
+        let wanted = serde_json::from_value::<Namespace>(serde_json::json!({"metadata": {
+            "generateName": format!("{name}-"),
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted", "understudy.dev/test": "true"},
+        }}))?;
+        let made = Api::<Namespace>::all(lab.client().clone()).create(&PostParams::default(), &wanted).await?;
+        Ok(Self { lab: lab.clone(), name: made.metadata.name.context("the API server names what it creates")? })
+    }
+
+    /// Runs a test in a new namespace. When it fails, pods, events and logs are printed before everything is deleted.
+    pub async fn run<F: Future<Output = Result<()>>>(lab: &Lab, name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
+        let namespace = Self::new(lab, name).await?;
+        let outcome = test(lab.clone(), namespace.name.clone()).await;
+        if outcome.is_err() {
+            eprintln!("{}", namespace.report().await);
+        }
+        let deleted = namespace.finish().await;
+        outcome.and(deleted)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Deletes it with all it holds, without waiting for the end.
+    pub async fn finish(self) -> Result<()> {
+        Api::<Namespace>::all(self.lab.client().clone()).delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// What a person would look at first.
+    pub async fn report(&self) -> String {
+        let look: [&[&str]; 5] = [
+            &["get", "mysqlclusters,statefulsets,pods,pvc,endpointslices", "-o", "wide", "-n", &self.name],
+            &["get", "mysqlclusters", "-o", "yaml", "-n", &self.name],
+            &["get", "events", "--sort-by=.lastTimestamp", "-n", &self.name],
+            &["logs", "-n", &self.name, "-l", "app.kubernetes.io/managed-by=understudy", "--all-containers", "--prefix", "--tail=60"],
+            &["logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=understudy", "--tail=120"],
+        ];
+        let mut report = format!("=== namespace {}\n", self.name);
+        for arguments in look {
+            // Half a report is better than none.
+            let text = self.lab.kubectl(arguments).await.unwrap_or_else(|error| format!("{error:#}"));
+            report.push_str(&format!("--- kubectl {}\n{text}\n", arguments.join(" ")));
+        }
+        report
+    }
+}
+
+impl Drop for TestNamespace {
+    /// A test that panics does not come to `finish`; its namespace stays to be looked at.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("namespace {} is kept: lab kubectl get all,events -n {0}", self.name);
+        }
+    }
+}
