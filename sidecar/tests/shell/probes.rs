@@ -1,0 +1,86 @@
+//! The health port.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use sidecar_protocol::Report;
+use sidecar_protocol::mysql::{Accepted, Assignment, Data, Process, Replication, Role, State};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::rig::{Authority, Rig, config, scratch};
+
+/// Status and body of one request.
+pub async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut tcp = TcpStream::connect(address).await?;
+    tcp.write_all(format!("GET {path} HTTP/1.1\r\nHost: pod\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok((status, answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.into())))
+}
+
+#[tokio::test]
+async fn the_curtain_opens_when_data_and_configuration_are_there() {
+    let rig = Rig::start().await;
+    let config = config(&rig.root);
+    assert_eq!(get(rig.health, "/startupz").await.unwrap().0, 503);
+    fs::create_dir_all(config.datadir()).unwrap();
+    assert_eq!(get(rig.health, "/startupz").await.unwrap().0, 503);
+    fs::write(config.my_cnf(), "").unwrap();
+    assert_eq!(get(rig.health, "/startupz").await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn readiness_is_the_engines_and_says_why_not() {
+    let rig = Rig::start().await;
+    let (status, why) = get(rig.health, "/readyz").await.unwrap();
+    assert_eq!(status, 503);
+    assert!(why.contains("Unknown"), "{why}");
+    rig.state.send_modify(|state| state.ready = true);
+    assert_eq!(get(rig.health, "/readyz").await.unwrap().0, 200);
+    assert_eq!(get(rig.health, "/livez").await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn metrics_are_the_state_at_the_scrape() {
+    let rig = Rig::start().await;
+    rig.state.send_modify(|state| {
+        state.process = Process::Running;
+        state.role = Role::Replica;
+        state.accepted = Some(Accepted { term: 3, assignment: Assignment::Isolated, converged: true });
+        state.replication =
+            Some(Replication { source: "shop-1".into(), receiving: true, applying: true, lag_seconds: Some(1.5), error: None, tls: true });
+    });
+    let (status, text) = get(rig.health, "/metrics").await.unwrap();
+    assert_eq!(status, 200);
+    for line in [
+        "understudy_process_up{engine=\"mysql\"} 1.0",
+        "understudy_role{engine=\"mysql\",role=\"replica\"} 1.0",
+        "understudy_role{engine=\"mysql\",role=\"primary\"} 0.0",
+        "understudy_converged{engine=\"mysql\"} 1.0",
+        "understudy_replication_lag_seconds{engine=\"mysql\"} 1.5",
+        "understudy_term{engine=\"mysql\"} 0.0",
+        "understudy_ready{engine=\"mysql\"} 0.0",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert_eq!(text.matches("# TYPE understudy_role ").count(), 1);
+    assert!(text.contains("understudy_certificate_expiry_timestamp_seconds"));
+    assert!(!text.contains("clone_copied"), "no clone, no figure");
+
+    rig.state.send_modify(|state| state.data = Data::Cloning { donor: "shop-1".into(), copied: 1 << 30, total: 3 << 30 });
+    let (_, text) = get(rig.health, "/metrics").await.unwrap();
+    assert!(text.contains("understudy_clone_copied_bytes{engine=\"mysql\"} 1073741824.0"), "{text}");
+}
+
+#[tokio::test]
+async fn the_report_is_on_the_health_port_in_standalone_mode_only() {
+    let operated = Rig::start().await;
+    assert_eq!(get(operated.health, "/v1/report").await.unwrap().0, 404);
+    let alone = Rig::start_in(scratch(), Authority::new(), true).await;
+    let (status, body) = get(alone.health, "/v1/report").await.unwrap();
+    let report: Report<State> = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, report.member.as_str()), (200, "shop-0"));
+}

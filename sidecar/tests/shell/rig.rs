@@ -1,0 +1,159 @@
+//! A member's shell on loopback, with an engine that the test plays, and the authority that signs everybody's certificates.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use sidecar::engine::Mysql;
+use sidecar::hub::{Hub, Identity, Sources};
+use sidecar::term::Term;
+use sidecar::{health, mysql, server, tls};
+use sidecar_protocol::client::{Client, ClientError, tls_config};
+use sidecar_protocol::mysql::{Assignment, Data, State};
+use sidecar_protocol::{MEMBER_COMMON_NAME, OPERATOR_COMMON_NAME, Order, Refusal, Report};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub const UID: &str = "0b9e9e0c-7a7e-4b39-8f5e-2d1b7e5c9a11";
+pub const HOST: &str = "shop-0.shop.prod.svc";
+
+/// A directory of its own for each caller.
+pub fn scratch() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("understudy-shell-{}-{number}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// A certificate authority.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub pem: String,
+}
+
+/// A certificate and its key.
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "shop");
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    pub fn issue(&self, common_name: &str) -> Pair {
+        let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        Pair { certificate: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    /// Writes what a pod mounts.
+    pub fn mount(&self, directory: &Path, member: &Pair) {
+        fs::create_dir_all(directory).unwrap();
+        fs::write(directory.join("ca.crt"), &self.pem).unwrap();
+        fs::write(directory.join("tls.crt"), &member.certificate).unwrap();
+        fs::write(directory.join("tls.key"), &member.key).unwrap();
+    }
+
+    pub fn client(&self, common_name: &str) -> Arc<rustls::ClientConfig> {
+        let pair = self.issue(common_name);
+        Arc::new(tls_config(self.pem.as_bytes(), pair.certificate.as_bytes(), pair.key.as_bytes()).unwrap())
+    }
+}
+
+/// A running shell. The test is the engine: it sets `state` and reads `orders`.
+pub struct Rig {
+    pub authority: Authority,
+    pub root: PathBuf,
+    pub api: SocketAddr,
+    pub health: SocketAddr,
+    pub state: watch::Sender<State>,
+    pub orders: watch::Receiver<Option<Order<Assignment>>>,
+    pub tls_changed: watch::Receiver<u64>,
+}
+
+pub fn config(root: &Path) -> mysql::Config {
+    mysql::Config {
+        member: "shop-0".into(),
+        ordinal: 0,
+        cluster: "shop".into(),
+        namespace: "prod".into(),
+        pod_ip: "127.0.0.1".into(),
+        listen: "127.0.0.1".into(),
+        data_dir: root.join("volume"),
+        run_dir: root.join("run"),
+        tls_dir: Some(root.join("tls")),
+        system_dir: root.join("system"),
+        app_dir: None,
+        config_file: root.join("config/my.cnf"),
+        mysqld: "mysqld".into(),
+        max_lag_seconds: 10,
+        standalone: false,
+    }
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        Self::start_in(scratch(), Authority::new(), false).await
+    }
+
+    /// As the sidecar starts on the volume in `root`.
+    pub async fn start_in(root: PathBuf, authority: Authority, standalone: bool) -> Self {
+        let config = config(&root);
+        fs::create_dir_all(&config.run_dir).unwrap();
+        let directory = root.join("tls");
+        authority.mount(&directory, &authority.issue(MEMBER_COMMON_NAME));
+        let (state, states) = watch::channel(State { data: Data::Present, ..config.first_state() });
+        let (orders_in, orders) = watch::channel(None);
+        let (sets_in, sets) = watch::channel(tls::load(&directory).unwrap());
+        let (changes_in, tls_changed) = watch::channel(0);
+        let (trouble_in, trouble) = watch::channel(None);
+        let term = Term::open(&config.data_dir.join(".understudy"), UID).unwrap();
+        let identity = Identity { cluster: UID.into(), member: "shop-0".into(), incarnation: "first".into() };
+        let sources = Sources { state: states, certificates: Some(sets.clone()), trouble };
+        let hub = Hub::new(Mysql(config), identity, sources, Some(term), orders_in);
+        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let (api_port, health_port) = (bind().await.unwrap(), bind().await.unwrap());
+        let (api, health) = (api_port.local_addr().unwrap(), health_port.local_addr().unwrap());
+        tokio::spawn(server::serve(api_port, sets, Arc::clone(&hub)));
+        tokio::spawn(health::serve(health_port, hub, standalone));
+        tokio::spawn(tls::follow(directory, sets_in, changes_in, trouble_in));
+        Self { authority, root, api, health, state, orders, tls_changed }
+    }
+
+    pub async fn connect(&self, tls: Arc<rustls::ClientConfig>) -> Result<Client, ClientError> {
+        Client::connect(self.api, HOST, tls).await
+    }
+
+    pub async fn operator(&self) -> Client {
+        self.connect(self.authority.client(OPERATOR_COMMON_NAME)).await.unwrap()
+    }
+
+    pub async fn member(&self) -> Client {
+        self.connect(self.authority.client(MEMBER_COMMON_NAME)).await.unwrap()
+    }
+}
+
+pub fn order(cluster: &str, term: u64, assignment: Assignment) -> Order<Assignment> {
+    Order { cluster: cluster.into(), term, assignment }
+}
+
+pub fn refused(result: Result<Report<State>, ClientError>) -> Refusal {
+    match result {
+        Err(ClientError::Refused(refusal)) => refusal,
+        other => panic!("not refused but {other:?}"),
+    }
+}
