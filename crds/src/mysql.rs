@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     doc = "A MySQL primary with replicas: GTID and semi-synchronous replication over TLS, members cloned from each other.",
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name: use at most 40 lower-case letters, digits and '-', beginning with a letter; Services and host names are made from it"),
-    validation = Rule::new("self.spec.storage.?className.orValue('') == oldSelf.spec.storage.?className.orValue('')").message("spec.storage.className cannot be changed: volumes keep their class; create a second cluster and move the data"),
+    validation = Rule::new("has(self.spec.storage.className) == has(oldSelf.spec.storage.className) && (!has(self.spec.storage.className) || self.spec.storage.className == oldSelf.spec.storage.className)").message("spec.storage.className cannot be changed: volumes keep their class; create a second cluster and move the data"),
     validation = Rule::new("quantity(self.spec.storage.size).compareTo(quantity(oldSelf.spec.storage.size)) >= 0").message("spec.storage.size cannot shrink: volumes only grow; write the old size or a greater one"),
     validation = Rule::new("!has(oldSelf.spec.database) || (has(self.spec.database) && self.spec.database.name == oldSelf.spec.database.name && self.spec.database.owner == oldSelf.spec.database.owner)").message("spec.database cannot be renamed or removed once given: create further databases with SQL")
 )]
@@ -406,6 +406,8 @@ pub enum TransitionKind {
     Switchover,
     /// The old primary's data is gone.
     Failover,
+    /// A switchover that could not finish in time; the next one waits a while.
+    TakenBack,
 }
 
 /// One member.
