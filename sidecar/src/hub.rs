@@ -111,6 +111,11 @@ impl<E: Engine> Hub<E> {
         let Some(kept) = &self.kept_term else {
             return Err(unsafe_now("a standalone member takes no orders".into(), false));
         };
+        if order.cluster == self.identity.cluster && order.incarnation != self.identity.incarnation {
+            let message = format!("the order is for incarnation {}, this is {}", order.incarnation, self.identity.incarnation);
+            warn!(message, "order refused");
+            return Err(Refusal { code: RefusalCode::OtherIncarnation, message, retry: false });
+        }
         // Held until the order is handed on: two orders reach the engine in the order of their terms.
         let mut kept = Arc::clone(kept).lock_owned().await;
         let (cluster, term) = (order.cluster.clone(), order.term);
@@ -132,7 +137,7 @@ impl<E: Engine> Hub<E> {
         }
         self.orders.send_if_modified(|old| {
             // The operator repeats itself; the engine hears of news only.
-            let same = old.as_ref().is_some_and(|old| old.term == order.term && old.assignment == order.assignment);
+            let same = old.as_ref().is_some_and(|old| (old.term, &old.assignment) == (order.term, &order.assignment));
             if !same {
                 info!(term, order = %serde_json::to_string(&order.assignment).unwrap_or_default(), "order accepted");
                 *old = Some(order);

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::rig::{Authority, Rig, UID, order, refused};
+use super::rig::{Authority, INCARNATION, Rig, UID, order, refused};
 
 const PRIMARY: Assignment = Assignment::Primary { acks: 1, members: Vec::new() };
 
@@ -133,6 +133,16 @@ async fn another_clusters_order_is_refused_and_leaves_no_trace() {
 }
 
 #[tokio::test]
+async fn an_order_for_an_earlier_start_is_refused_though_its_term_is_higher() {
+    let rig = Rig::start().await;
+    let late = Order { incarnation: "an earlier one".into(), ..order(UID, 9, PRIMARY) };
+    assert_eq!(refused(rig.operator().await.order(&late).await).code, RefusalCode::OtherIncarnation);
+    assert_eq!(*rig.orders.borrow(), None);
+    let report: Report<State> = rig.operator().await.order(&order(UID, 1, PRIMARY)).await.unwrap();
+    assert_eq!(report.term, 1);
+}
+
+#[tokio::test]
 async fn an_empty_member_is_not_made_primary() {
     let rig = Rig::start().await;
     rig.state.send_modify(|state| state.data = Data::Empty);
@@ -147,9 +157,9 @@ async fn an_empty_member_is_not_made_primary() {
 async fn what_is_no_order_is_malformed() {
     let rig = Rig::start().await;
     let operator = rig.operator().await;
-    let nonsense = Order { cluster: UID.into(), term: 1, assignment: "dance" };
+    let nonsense = Order { cluster: UID.into(), term: 1, incarnation: INCARNATION.into(), assignment: "dance" };
     assert_eq!(refused(operator.order(&nonsense).await).code, RefusalCode::Malformed);
-    let endless = Order { cluster: "x".repeat(MAX_ORDER_BYTES + 1), term: 1, assignment: PRIMARY };
+    let endless = Order { cluster: "x".repeat(MAX_ORDER_BYTES + 1), term: 1, incarnation: INCARNATION.into(), assignment: PRIMARY };
     assert_eq!(refused(operator.order(&endless).await).code, RefusalCode::Malformed);
 }
 

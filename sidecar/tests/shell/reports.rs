@@ -8,21 +8,20 @@ use hyper::Request;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
-use sidecar_protocol::mysql::{Role, State};
+use sidecar_protocol::mysql::{Assignment, Role, State};
 use sidecar_protocol::{HEARTBEAT_MILLIS, MEMBER_COMMON_NAME, Report, route};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::rig::{HOST, Rig, UID, order};
-use sidecar_protocol::mysql::Assignment;
+use super::rig::{HOST, INCARNATION, Rig, UID, order};
 
 #[tokio::test]
 async fn the_stream_gives_the_current_report_each_change_and_a_heartbeat() {
     let rig = Rig::start().await;
     let mut reports = rig.member().await.reports::<State>().await.unwrap();
     let first = reports.next().await.unwrap().unwrap();
-    assert_eq!((first.cluster.as_str(), first.member.as_str(), first.incarnation.as_str()), (UID, "shop-0", "first"));
+    assert_eq!((first.cluster.as_str(), first.member.as_str(), first.incarnation.as_str()), (UID, "shop-0", INCARNATION));
     assert_eq!(first.trust, sidecar::tls::sha256(rig.authority.pem.as_bytes()));
     assert_eq!(first.state.role, Role::Unknown);
 

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub const UID: &str = "0b9e9e0c-7a7e-4b39-8f5e-2d1b7e5c9a11";
+pub const INCARNATION: &str = "5f2c81d07be94a36";
 pub const HOST: &str = "shop-0.shop.prod.svc";
 
 /// A directory of its own for each caller.
@@ -122,7 +123,7 @@ impl Rig {
         let (changes_in, tls_changed) = watch::channel(0);
         let (trouble_in, trouble) = watch::channel(None);
         let term = Term::open(&config.data_dir.join(".understudy"), UID).unwrap();
-        let identity = Identity { cluster: UID.into(), member: "shop-0".into(), incarnation: "first".into() };
+        let identity = Identity { cluster: UID.into(), member: "shop-0".into(), incarnation: INCARNATION.into() };
         let sources = Sources { state: states, certificates: Some(sets.clone()), trouble };
         let hub = Hub::new(Mysql(config), identity, sources, Some(term), orders_in);
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
@@ -148,7 +149,7 @@ impl Rig {
 }
 
 pub fn order(cluster: &str, term: u64, assignment: Assignment) -> Order<Assignment> {
-    Order { cluster: cluster.into(), term, assignment }
+    Order { cluster: cluster.into(), term, incarnation: INCARNATION.into(), assignment }
 }
 
 pub fn refused(result: Result<Report<State>, ClientError>) -> Refusal {
