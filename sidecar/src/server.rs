@@ -152,14 +152,15 @@ async fn answer<E: Engine>(request: Request<Incoming>, caller: Caller, hub: Arc<
 }
 
 async fn order<E: Engine>(request: Request<Incoming>, caller: Caller, hub: &Arc<Hub<E>>) -> Result<impl Serialize + use<E>, Refusal> {
-    if caller != Caller::Operator {
-        let message = format!("orders need the certificate of {OPERATOR_COMMON_NAME}");
-        return Err(Refusal { code: RefusalCode::NotTheOperator, message, retry: false });
-    }
+    // Read also what will be refused: a body cut short would reset the stream, and some clients then miss the reason.
     let body = timeout(BODY_DEADLINE, Limited::new(request.into_body(), MAX_ORDER_BYTES).collect())
         .await
         .map_err(|_| malformed(format!("no whole order within {} s", BODY_DEADLINE.as_secs())))?
         .map_err(|error| malformed(format!("no order of at most {MAX_ORDER_BYTES} bytes: {error}")))?;
+    if caller != Caller::Operator {
+        let message = format!("orders need the certificate of {OPERATOR_COMMON_NAME}");
+        return Err(Refusal { code: RefusalCode::NotTheOperator, message, retry: false });
+    }
     let order = serde_json::from_slice(&body.to_bytes()).map_err(|error| malformed(format!("not an order: {error}")))?;
     hub.accept(order).await
 }
