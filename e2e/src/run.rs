@@ -1,7 +1,6 @@
 //! Commands and waits: errors carry what the command said, and every wait has a deadline.
 
 use std::ffi::OsStr;
-use std::future::Future;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -54,10 +53,7 @@ pub async fn output_with_input(command: &mut Command, input: &str) -> Result<Str
 }
 
 /// Polls until `check` yields a value; at the deadline the error says what was waited for and why it was refused last.
-pub async fn wait<T, F>(what: &str, deadline: Duration, mut check: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<Option<T>>>,
-{
+pub async fn wait<T>(what: &str, deadline: Duration, mut check: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + deadline;
     loop {
         let refused = match check().await {

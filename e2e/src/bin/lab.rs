@@ -126,7 +126,7 @@ async fn run(command: Command) -> Result<()> {
             become_program(std::process::Command::new(kube).arg("kubectl").args(arguments).env("KUBECONFIG", dirs.kubeconfig()))
         }
         Command::Helm { arguments } => {
-            Lab::attach_in(&dirs).await?;
+            // Lint and template need no cluster; what does need one says so itself.
             let helm = binaries::helm(&dirs, &ui).await?;
             become_program(std::process::Command::new(helm).args(arguments).env("KUBECONFIG", dirs.kubeconfig()))
         }
