@@ -1,0 +1,57 @@
+# Thin on purpose: what is done is in e2e/ (Rust) and charts/. CI runs these targets and nothing else.
+#
+#   make demo                       on this machine: a real Kubernetes, as root
+#   make demo CONTEXT=my-cluster    in a cluster of yours: needs its kube context and helm, neither root nor Go
+#                                   IMAGE=registry/understudy:tag uses another image than the published one
+
+SHELL   := /bin/bash
+NODES   ?= 3
+# Without -p: built with the features of the whole workspace, so that nothing is compiled twice.
+LAB     := cargo run -q --locked --bin lab --
+HELM    ?= $(LAB) helm
+TOOLS   := $(or $(UNDERSTUDY_CACHE),$(HOME)/.cache/understudy)/tools
+DENY    := $(TOOLS)/bin/cargo-deny
+LAB_LOG := $(or $(TMPDIR),/tmp)/understudy-lab-down.log
+
+.PHONY: demo test lint generate bench lab-up lab-down help
+
+help: ## What there is.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+
+demo: $(if $(CONTEXT),,lab-up) ## Two commands to a MySQL cluster that survives what is done to it.
+	cargo run -q --locked --bin demo -- $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE))
+
+test: ## Every test; those that need root and the lab come last.
+	cargo test --locked --workspace
+	cargo test --locked --workspace --features e2e/lab --test lab --no-run
+	@# The lab goes down whatever the tests said, and says so elsewhere: their verdict is the end of the output.
+	@set -e; trap '$(LAB) down >$(LAB_LOG) 2>&1' EXIT; $(LAB) up --nodes $(NODES); \
+	  cargo test --locked --workspace --features e2e/lab --test lab
+
+lint: $(DENY) ## Format, clippy, licences and sources of dependencies, generated files, the chart.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(DENY) --locked check bans licenses sources
+	@# The sidecar never talks to Kubernetes: its tree shows it.
+	@if cargo tree --locked -p sidecar -e normal,build --prefix none | grep -E '^(kube|k8s-openapi)'; then exit 1; fi
+	.ci/orphans
+	$(HELM) lint --strict charts/understudy
+	$(MAKE) generate
+	git diff --exit-code -- crds/yaml charts/understudy/crds docs/reference.md
+
+generate: ## What is made from the types: CRDs, their copy in the chart, the reference.
+	cargo run -q --locked --bin generate yaml crds/yaml
+	cp crds/yaml/*.yaml charts/understudy/crds/
+	cargo run -q --locked --bin generate reference docs/reference.md
+
+bench: lab-up ## Measure, each figure beside its floor from the same run.
+	cargo run --release --locked --bin bench
+
+lab-up: ## A real Kubernetes of NODES nodes on this machine, as root.
+	$(LAB) up --nodes $(NODES)
+
+lab-down: ## Remove it without a trace.
+	$(LAB) down
+
+$(DENY):
+	cargo install --locked --version 0.20.2 --root $(TOOLS) cargo-deny
