@@ -1,4 +1,5 @@
 //! The shell on real sockets: what it lets in, what it sends out, what it keeps. No database takes part.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod binary;
 mod certificates;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,12 +62,21 @@ impl Authority {
         Pair { certificate: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }
 
-    /// Writes what a pod mounts.
+    /// Mounts a Secret, or changes a mounted one, as the kubelet does: a new directory, then one swapped link.
     pub fn mount(&self, directory: &Path, member: &Pair) {
-        fs::create_dir_all(directory).unwrap();
-        fs::write(directory.join("ca.crt"), &self.pem).unwrap();
-        fs::write(directory.join("tls.crt"), &member.certificate).unwrap();
-        fs::write(directory.join("tls.key"), &member.key).unwrap();
+        static VERSION: AtomicU32 = AtomicU32::new(0);
+        let version = format!("..version-{}", VERSION.fetch_add(1, Ordering::Relaxed));
+        fs::create_dir_all(directory.join(&version)).unwrap();
+        for (name, text) in [("ca.crt", &self.pem), ("tls.crt", &member.certificate), ("tls.key", &member.key)] {
+            fs::write(directory.join(&version).join(name), text).unwrap();
+            let _ = symlink(Path::new("..data").join(name), directory.join(name));
+        }
+        let former = fs::read_link(directory.join("..data"));
+        symlink(version, directory.join("..data.new")).unwrap();
+        fs::rename(directory.join("..data.new"), directory.join("..data")).unwrap();
+        if let Ok(former) = former {
+            fs::remove_dir_all(directory.join(former)).unwrap();
+        }
     }
 
     pub fn client(&self, common_name: &str) -> Arc<rustls::ClientConfig> {
