@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::core::{ListMerge, Rule};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,7 +81,7 @@ pub struct MySQLClusterSpec {
     #[x_kube(
         validation = Rule::new("self.all(name, name.matches('^[a-z][a-z0-9_.-]{0,63}$'))").message("config: option names are lower-case letters, digits, '_', '-' and '.', as in my.cnf, without leading dashes"),
         validation = Rule::new("self.all(name, type(self[name]) == int || !string(self[name]).matches('[\\\\n\\\\r]'))").message("config: a value is one line; write each option as an entry of its own"),
-        validation = Rule::new(OWNED_RULE).message(OWNED_MESSAGE)
+        validation = Rule::new(owned_rule()).message(OWNED_MESSAGE)
     )]
     pub config: BTreeMap<String, IntOrString>,
 
@@ -452,6 +451,13 @@ pub const OWNED_OPTIONS: &[&str] = &[
     "gtid_mode",
     "enforce_gtid_consistency",
     "log_bin",
+    "log_bin_index",
+    "relay_log",
+    "relay_log_index",
+    "performance_schema",
+    "innodb_data_home_dir",
+    "innodb_log_group_home_dir",
+    "innodb_undo_directory",
     "log_replica_updates",
     "log_slave_updates",
     "binlog_format",
@@ -481,8 +487,16 @@ pub const OWNED_OPTIONS: &[&str] = &[
     "initialize_insecure",
 ];
 
-/// The same list in CEL; a test compares the two. `rpl_semi_sync_*` and `admin_*` are owned as families.
-const OWNED_RULE: &str = "self.all(name, !(name.replace('-', '_').matches('^(loose_|enable_|disable_|skip_|maximum_)*(server_id|report_host|report_port|port|bind_address|socket|datadir|user|pid_file|log_error|gtid_mode|enforce_gtid_consistency|log_bin|log_replica_updates|log_slave_updates|binlog_format|sync_binlog|innodb_flush_log_at_trx_commit|relay_log_recovery|replica_start|slave_start|read_only|super_read_only|replica_preserve_commit_order|replica_net_timeout|name_resolve|init_file|plugin_load|plugin_load_add|early_plugin_load|ssl_ca|ssl_cert|ssl_key|ssl_capath|mysqlx|networking|grant_tables|defaults_file|initialize|initialize_insecure|rpl_semi_sync_.*|admin_.*)$')))";
+/// Families of options that the operator owns, by prefix.
+pub const OWNED_FAMILIES: &[&str] = &["rpl_semi_sync_", "admin_"];
+
+/// The same lists in CEL, under every spelling that mysqld takes.
+fn owned_rule() -> String {
+    let bare = |name: &&str| name.strip_prefix("skip_").unwrap_or(name).to_owned();
+    let names = OWNED_OPTIONS.iter().map(bare).chain(OWNED_FAMILIES.iter().map(|family| format!("{family}.*"))).collect::<Vec<_>>();
+    format!("self.all(name, !name.replace('-', '_').matches('^(loose_|enable_|disable_|skip_|maximum_)*({})$'))", names.join("|"))
+}
+
 const OWNED_MESSAGE: &str = "config: this option is set by the operator (replication, durability, identity, TLS, paths: see docs/mysql.md, \"Options the operator owns\"); remove it";
 
 fn config_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

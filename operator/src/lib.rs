@@ -1,3 +1,4 @@
 //! WHAT DECIDES: custom resources in, Kubernetes objects and orders to sidecars out.
 
 pub mod mysql;
+pub mod quantity;
