@@ -4,7 +4,13 @@
 //! Both observe ([`observe`]), plan one step at a time ([`converge`], pure) and execute it. What is in here decides nothing about
 //! other members: who is primary is the operator's business. Probes, TLS to the operator, terms and discovery are the shell's.
 
+mod cnf;
 pub mod converge;
+mod files;
+mod join;
+mod report;
+mod scratch;
+mod sql;
 pub mod standalone;
 
 use std::path::PathBuf;

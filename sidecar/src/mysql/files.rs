@@ -1,0 +1,138 @@
+//! What the sidecar keeps on the volume and in the run directory, and how it writes it: whole or not at all.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::Config;
+
+/// Length of the local password, in random bytes.
+const PASSWORD_BYTES: usize = 24;
+
+/// A file or directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct FileError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// Names the path in an error.
+trait At<T> {
+    fn at(self, path: &Path) -> Result<T, FileError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, path: &Path) -> Result<T, FileError> {
+        self.map_err(|source| FileError { path: path.into(), source })
+    }
+}
+
+/// Where initialise and clone work. Whatever it holds may be wiped.
+#[must_use]
+pub fn joining(config: &Config) -> PathBuf {
+    config.data_dir.join(".joining")
+}
+
+fn private(config: &Config) -> PathBuf {
+    config.data_dir.join(".understudy")
+}
+
+/// The local password, made at the first start of the volume. It never leaves the pod.
+///
+/// # Errors
+/// The volume cannot be written.
+pub fn local_password(config: &Config) -> Result<String, FileError> {
+    let dir = private(config);
+    fs::create_dir_all(&dir).at(&dir)?;
+    fs::set_permissions(&dir, Permissions::from_mode(0o700)).at(&dir)?;
+    let path = dir.join("local-password");
+    match fs::read_to_string(&path) {
+        Ok(password) if !password.trim().is_empty() => return Ok(password.trim().into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at(&path),
+        _ => {}
+    }
+    let mut bytes = [0; PASSWORD_BYTES];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no randomness")).at(&path)?;
+    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    write(&path, &password)?;
+    Ok(password)
+}
+
+/// The donor of the data directory, if it was cloned.
+#[must_use]
+pub fn cloned_from(config: &Config) -> Option<String> {
+    fs::read_to_string(private(config).join("cloned-from")).ok().filter(|donor| !donor.is_empty())
+}
+
+/// Makes `complete` the data directory: everything is on disk first, the rename is the last step and the only one that counts.
+///
+/// # Errors
+/// The volume cannot be written. The data directory is then still absent.
+pub fn enthrone(config: &Config, complete: &Path, donor: Option<&str>) -> Result<(), FileError> {
+    sync_tree(complete)?;
+    let note = private(config).join("cloned-from");
+    match donor {
+        Some(donor) => write(&note, donor)?,
+        None => match fs::remove_file(&note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at(&note),
+            _ => {}
+        },
+    }
+    let data = config.datadir();
+    fs::rename(complete, &data).at(&data)?;
+    sync(&config.data_dir)
+}
+
+/// Removes the scratch directory and makes an empty one. Nothing else on the volume is ever removed.
+///
+/// # Errors
+/// The volume cannot be written.
+pub fn wipe(scratch: &Path) -> Result<(), FileError> {
+    match fs::remove_dir_all(scratch) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at(scratch),
+        _ => {}
+    }
+    fs::create_dir_all(scratch).at(scratch)
+}
+
+/// Writes a file that only we may read: whole or not at all.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(path: &Path, text: &str) -> Result<(), FileError> {
+    let draft = path.with_extension("draft");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).at(&draft)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at(&draft)?;
+    fs::rename(&draft, path).at(path)?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+/// A file of a mounted Secret or ConfigMap, without the newline that editors add.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(path: &Path) -> Result<String, FileError> {
+    fs::read_to_string(path).at(path).map(|text| text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+fn sync(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|file| file.sync_all()).at(path)
+}
+
+fn sync_tree(dir: &Path) -> Result<(), FileError> {
+    for entry in fs::read_dir(dir).at(dir)? {
+        let entry = entry.at(dir)?;
+        let (path, kind) = (entry.path(), entry.file_type().at(dir)?);
+        if kind.is_dir() {
+            sync_tree(&path)?;
+        } else if kind.is_file() {
+            sync(&path)?;
+        }
+    }
+    sync(dir)
+}
