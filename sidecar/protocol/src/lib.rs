@@ -53,6 +53,9 @@ pub struct Order<A> {
     pub cluster: String,
     /// Term of the order. A sidecar refuses a term lower than the highest it has seen (I8).
     pub term: u64,
+    /// [`Report::incarnation`] of the sidecar that the order was made for. Another one refuses it: an order that was late on its way
+    /// must not reach a member that has lost its volume, and with it the memory of the terms it saw.
+    pub incarnation: String,
     /// The role to hold, and how.
     pub assignment: A,
 }
@@ -96,6 +99,8 @@ pub enum RefusalCode {
     StaleTerm,
     /// The order names another cluster's uid (I8).
     OtherCluster,
+    /// The order was made for an earlier start of this sidecar (I8).
+    OtherIncarnation,
     /// The caller's certificate may read but not order.
     NotTheOperator,
     /// The body is not an order.

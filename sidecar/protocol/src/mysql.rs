@@ -13,8 +13,8 @@ pub const PORT: u16 = 3306;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "role", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Assignment {
-    /// Create the data directory if there is none, then be [`Assignment::Primary`] with no acknowledgements.
-    /// Given once in a cluster's life (I10), to one member.
+    /// Create the data directory if there is none, then be [`Assignment::Isolated`]: nobody may write before the birth is recorded,
+    /// since until then it may be repeated. Given once in a cluster's life (I10), to one member.
     Initialise,
     /// Accept writes. A replica that gets this stops its receiver, applies what it received, and only then opens.
     /// Refused by a member that holds no data.

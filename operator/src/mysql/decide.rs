@@ -1,0 +1,320 @@
+//! (Desired, Observed, status, now) → [`Decision`]: pure and total. No client, no clock, no randomness.
+//!
+//! Read [`decide`] first: it asks, in this order, whether the cluster sleeps, has been born, is changing its primary, has lost it,
+//! and only then looks after acknowledgements, scale and roll-out. Each question has its room:
+//! [`birth`] the first primary; [`handover`] a planned switchover; [`loss`] a primary whose data is gone; [`acks`] who acknowledges;
+//! [`rollout`] scale and updates.
+//!
+//! A decision that claims authority ([`Decision::intent`]) is written to status, guarded by resourceVersion, before anything is
+//! done; then `decide` runs again on what was written. So a crash between any two steps resumes.
+
+pub mod acks;
+pub mod birth;
+pub mod handover;
+pub mod loss;
+pub mod rollout;
+mod view;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::mysql::{AckMember, MySQLClusterStatus, Transition, TransitionKind};
+use jiff::Timestamp;
+use sidecar_protocol::mysql::Assignment;
+
+use super::observed::Observed;
+use super::validate::Desired;
+pub use view::View;
+
+/// How soon to look again while a change of primary is under way: positions move without an event.
+const CHANGING: Duration = Duration::from_millis(200);
+/// How soon to look again while acknowledgements ramp up or members leave.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// State of a cluster in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The first members come up.
+    Creating,
+    /// Every wanted member serves.
+    Healthy,
+    /// The primary serves, a replica does not.
+    Degraded,
+    /// Members are added or released.
+    Scaling,
+    /// Pods are replaced by their new revision.
+    Updating,
+    /// A planned change of primary.
+    SwitchingOver,
+    /// A change of primary because its data is gone.
+    FailingOver,
+    /// The primary does not answer or does not accept writes yet; it stays the primary.
+    PrimaryUnavailable,
+    /// Nothing safe can be done without a person.
+    Lost,
+    /// No pods, on request.
+    Hibernated,
+}
+
+impl State {
+    /// The word in status, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "Creating",
+            Self::Healthy => "Healthy",
+            Self::Degraded => "Degraded",
+            Self::Scaling => "Scaling",
+            Self::Updating => "Updating",
+            Self::SwitchingOver => "SwitchingOver",
+            Self::FailingOver => "FailingOver",
+            Self::PrimaryUnavailable => "PrimaryUnavailable",
+            Self::Lost => "Lost",
+            Self::Hibernated => "Hibernated",
+        }
+    }
+}
+
+/// What to do, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// State of the cluster.
+    pub state: State,
+    /// One sentence, the same in log, Event and condition.
+    pub reason: String,
+    /// Authority to claim first. When there is some, nothing else of this decision is acted on.
+    pub intent: Option<Authority>,
+    /// What each member must hold now, under the term of the status.
+    pub orders: BTreeMap<u32, Assignment>,
+    /// Whom `NAME-primary` routes to.
+    pub route: Route,
+    /// Replicas that the StatefulSet shall have now.
+    pub replicas: u32,
+    /// The one irreversible step of this pass.
+    pub step: Option<Step>,
+    /// What is being changed, if anything.
+    pub progressing: Option<String>,
+    /// What is missing, if anything.
+    pub degraded: Option<String>,
+    /// Reason and message of what only a person can mend.
+    pub stalled: Option<(String, String)>,
+    /// When to look again; `None` waits for an event.
+    pub requeue: Option<Duration>,
+}
+
+/// Whom `NAME-primary` routes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Whomever it routes to now.
+    Keep,
+    /// Nobody.
+    Nobody,
+    /// This ordinal.
+    To(u32),
+}
+
+/// A step that cannot be taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Delete a pod so that the StatefulSet makes it anew.
+    ReplacePod {
+        /// Its ordinal.
+        ordinal: u32,
+        /// UID, the precondition of the delete.
+        uid: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The fields of status that claim authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Term; grows with each change of primary.
+    pub term: u64,
+    /// Pod name of the member that is, or is becoming, primary.
+    pub primary: Option<String>,
+    /// The data directory was initialised.
+    pub initialised: bool,
+    /// A change of primary that is under way.
+    pub transition: Option<Transition>,
+    /// Who acknowledges.
+    pub ack_set: Vec<AckMember>,
+    /// How many at least.
+    pub acks: u32,
+}
+
+impl Authority {
+    /// What the status says now.
+    #[must_use]
+    pub fn of(status: &MySQLClusterStatus) -> Self {
+        Self {
+            term: status.term,
+            primary: status.primary.clone(),
+            initialised: status.initialised,
+            transition: status.transition.clone(),
+            ack_set: status.ack_set.clone(),
+            acks: status.acks,
+        }
+    }
+
+    /// Writes it into `status`.
+    pub fn write(self, status: &mut MySQLClusterStatus) {
+        let Self { term, primary, initialised, transition, ack_set, acks } = self;
+        status.term = term;
+        status.primary = primary;
+        status.initialised = initialised;
+        status.transition = transition;
+        status.ack_set = ack_set;
+        status.acks = acks;
+    }
+}
+
+impl Decision {
+    /// Nothing to do, in `state`, because of `reason`.
+    pub(crate) fn new(view: &View<'_>, state: State, reason: impl Into<String>) -> Self {
+        Self {
+            state,
+            reason: reason.into(),
+            intent: None,
+            orders: BTreeMap::new(),
+            route: Route::Keep,
+            replicas: view.replicas_without_scaling_down(),
+            step: None,
+            progressing: None,
+            degraded: None,
+            stalled: None,
+            requeue: None,
+        }
+    }
+
+    /// Claim `authority` before anything else.
+    pub(crate) fn claim(view: &View<'_>, state: State, reason: impl Into<String>, authority: Authority) -> Self {
+        let reason = reason.into();
+        Self { intent: Some(authority), progressing: Some(reason.clone()), ..Self::new(view, state, reason) }
+    }
+
+    /// The same, while something is being changed.
+    pub(crate) fn progressing(mut self, requeue: Option<Duration>) -> Self {
+        self.progressing = Some(self.reason.clone());
+        self.requeue = requeue;
+        self
+    }
+
+    /// The same, when only a person can mend it.
+    pub(crate) fn stalled(mut self, reason: &str) -> Self {
+        self.stalled = Some((reason.to_owned(), self.reason.clone()));
+        self
+    }
+}
+
+/// Decides.
+///
+/// `status` is the last status written by this operator, or read back after a conflict; `now` is used for deadlines only.
+#[must_use]
+pub fn decide(desired: &Desired, observed: &Observed, status: &MySQLClusterStatus, now: Timestamp) -> Decision {
+    let view = View { desired, observed, status, now };
+    if desired.hibernate {
+        return hibernate(&view);
+    }
+    let mut decision = awake(&view);
+    if decision.intent.is_none() && decision.stalled.is_none() {
+        decision.stalled = view.stall();
+    }
+    decision
+}
+
+fn awake(view: &View<'_>) -> Decision {
+    let status = view.status;
+    if !status.initialised {
+        return birth::decide(view);
+    }
+    let Some(primary) = view.primary() else {
+        // Cannot come about by our own writes: initialised is only ever written together with a primary.
+        return Decision::new(view, State::Lost, "status names no primary; write status.primary from a backup of the object")
+            .stalled("NoPrimary");
+    };
+    match &status.transition {
+        Some(change) if change.kind == TransitionKind::Switchover => handover::go_on(view, primary, change),
+        Some(change) if change.kind == TransitionKind::Failover => loss::go_on(view, primary, change),
+        _ if view.lost_its_data(primary) => loss::begin(view, primary),
+        _ => steady(view, primary),
+    }
+}
+
+fn hibernate(view: &View<'_>) -> Decision {
+    let running = view.observed.members.values().filter(|member| member.pod.is_some()).count();
+    let mut decision = match running {
+        0 => Decision::new(view, State::Hibernated, "hibernate is set: no pods run, every volume is kept"),
+        left => Decision::new(view, State::Hibernated, format!("hibernate is set: {left} pods are stopping")).progressing(None),
+    };
+    decision.replicas = 0;
+    decision.route = Route::Nobody;
+    decision
+}
+
+/// A primary that has its data: everybody follows it, and the rest of the house is kept.
+fn steady(view: &View<'_>, primary: u32) -> Decision {
+    let acks = acks::plan(view, primary);
+    if let Some((reason, authority)) = acks.intent {
+        return Decision::claim(view, State::Scaling, reason, authority);
+    }
+    let rollout = rollout::plan(view, primary);
+    if let rollout::Plan::HandOver { why } = &rollout {
+        return handover::begin(view, primary, why);
+    }
+    let mut decision = summary(view, primary);
+    decision.orders = follow(view, primary, acks.order);
+    if view.is_open_primary(primary) {
+        decision.route = Route::To(primary);
+    }
+    decision.degraded = decision.degraded.or(acks.degraded);
+    decision.requeue = acks.settling.then_some(SETTLING);
+    rollout.apply(view, decision)
+}
+
+/// Everybody's order while `primary` leads.
+fn follow(view: &View<'_>, primary: u32, acks: u32) -> BTreeMap<u32, Assignment> {
+    let mut orders = BTreeMap::new();
+    for &ordinal in view.observed.members.keys() {
+        let assignment = if ordinal == primary {
+            Assignment::Primary { acks, members: view.everybody() }
+        } else if ordinal >= view.desired.replicas {
+            // Leaving: it stops receiving, so that its position stands still while the others reach it (I2).
+            Assignment::Isolated
+        } else {
+            Assignment::Replica {
+                source: view.peer(primary),
+                donors: view.donors(ordinal, primary),
+                acknowledges: acks::counts(view, ordinal),
+            }
+        };
+        orders.insert(ordinal, assignment);
+    }
+    orders
+}
+
+/// State and reason of a cluster that changes nothing.
+fn summary(view: &View<'_>, primary: u32) -> Decision {
+    let name = view.desired.member_name(primary);
+    if !view.is_open_primary(primary) {
+        let why = view.member_problem(primary).unwrap_or_else(|| "it has not opened yet".to_owned());
+        let mut decision =
+            Decision::new(view, State::PrimaryUnavailable, format!("{name} is the primary and does not accept writes: {why}"));
+        decision.degraded = Some(decision.reason.clone());
+        return decision;
+    }
+    let missing: Vec<String> = (0..view.desired.replicas)
+        .filter(|ordinal| !view.serves(*ordinal))
+        .map(|ordinal| match view.member_problem(ordinal) {
+            Some(why) => format!("{} ({why})", view.desired.member_name(ordinal)),
+            None => view.desired.member_name(ordinal),
+        })
+        .collect();
+    if missing.is_empty() {
+        return Decision::new(view, State::Healthy, format!("{name} is the primary and all {} members serve", view.desired.replicas));
+    }
+    let mut decision = Decision::new(view, State::Degraded, format!("{name} is the primary; not ready: {}", missing.join(", ")));
+    decision.degraded = Some(decision.reason.clone());
+    decision
+}

@@ -1,0 +1,179 @@
+//! Who acknowledges, and how many must: the ack set and its count.
+//!
+//! What the recorded pair (set, acks) promises, and failover by I2 relies on: **every acknowledged transaction is held by at least `acks`
+//! members of the set.** So the primary is told a higher count before it is recorded, a lower one after; a member is recorded
+//! before it may acknowledge, and leaves only when enough of the others hold everything that it may have acknowledged alone.
+
+use crds::mysql::{AckMember, Durability};
+use sidecar_protocol::gtid::GtidSet;
+use sidecar_protocol::mysql::{Assignment, Data};
+
+use super::{Authority, View};
+use crate::mysql::observed::Seen;
+
+/// `durability: Available` asks for fewer acknowledgements when members have been silent for this long, in seconds.
+const GRACE_SECONDS: i64 = 30;
+
+/// What to do about acknowledgements.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// A change to record first, and why.
+    pub intent: Option<(String, Authority)>,
+    /// The count that the primary shall ask for.
+    pub order: u32,
+    /// A change is under way that no event will announce.
+    pub settling: bool,
+    /// What is missing, if anything.
+    pub degraded: Option<String>,
+}
+
+/// Acknowledgements of a cluster with `replicas` members: half of its replicas, rounded up.
+#[must_use]
+pub fn target(replicas: u32) -> u32 {
+    replicas.saturating_sub(1).div_ceil(2)
+}
+
+/// Whether this member's acknowledgement counts: it is in the recorded set, with this very data directory.
+#[must_use]
+pub fn counts(view: &View<'_>, ordinal: u32) -> bool {
+    let name = view.desired.member_name(ordinal);
+    view.status.ack_set.iter().any(|member| member.name == name && !replaced(view, member))
+}
+
+/// Its volume was lost or refilled since it joined: certain, not unknown.
+fn replaced(view: &View<'_>, member: &AckMember) -> bool {
+    view.ordinal(&member.name)
+        .and_then(|ordinal| view.state(ordinal))
+        .is_some_and(|state| state.data != Data::Present || state.server_uuid.as_ref().is_some_and(|uuid| *uuid != member.server_uuid))
+}
+
+/// Plans the next change, at most one.
+#[must_use]
+pub fn plan(view: &View<'_>, primary: u32) -> Plan {
+    let status = view.status;
+    let wanted = target(view.desired.replicas);
+    let record = |reason: String, ack_set: Vec<AckMember>, acks: u32| Plan {
+        intent: Some((reason, Authority { ack_set, acks, ..Authority::of(status) })),
+        order: acks,
+        ..Plan::default()
+    };
+
+    if wanted < status.acks {
+        return record(format!("{wanted} acknowledgements suffice for {} members", view.desired.replicas), status.ack_set.clone(), wanted);
+    }
+    if let Some(plan) = leave(view, primary, &record) {
+        return plan;
+    }
+    let mut settling = status.ack_set.iter().any(|member| must_leave(view, member));
+    let joining = joiners(view, primary);
+    if !joining.is_empty() {
+        let names = joining.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
+        let mut ack_set = status.ack_set.clone();
+        ack_set.extend(joining);
+        let needed = status.acks.min(u32::try_from(ack_set.len()).unwrap_or(u32::MAX));
+        if view.executed(primary).is_some_and(|executed| holders(view, &ack_set, executed) >= needed) {
+            return record(format!("{names} caught up: its acknowledgement counts from now on"), ack_set, status.acks);
+        }
+        settling = true;
+    }
+    if let Some(plan) = give_way(view, primary, &record) {
+        return plan;
+    }
+
+    let connected = status.ack_set.iter().filter(|member| acknowledges(view, primary, member)).count();
+    let reachable = wanted.min(u32::try_from(connected).unwrap_or(u32::MAX).div_ceil(2));
+    if reachable > status.acks {
+        return raise(view, primary, reachable, record);
+    }
+    let short = u32::try_from(connected).unwrap_or(u32::MAX) < status.acks;
+    let degraded =
+        short.then(|| format!("{connected} of the replicas that must acknowledge are connected, {} are needed: commits wait", status.acks));
+    Plan { intent: None, order: status.acks, settling, degraded }
+}
+
+/// Raise: the primary first, then the record, once enough members hold everything that was acknowledged before.
+fn raise(view: &View<'_>, primary: u32, acks: u32, record: impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Plan {
+    let obeyed = view.accepted(primary).is_some_and(|accepted| {
+        accepted.converged && matches!(accepted.assignment, Assignment::Primary { acks: asked, .. } if asked >= acks)
+    });
+    let holders = view.executed(primary).map_or(0, |executed| holders(view, &view.status.ack_set, executed));
+    if obeyed && holders >= acks {
+        return record(format!("the primary waits for {acks} acknowledgements"), view.status.ack_set.clone(), acks);
+    }
+    Plan { order: acks, settling: true, ..Plan::default() }
+}
+
+/// How many of `set` hold all of `history`.
+fn holders(view: &View<'_>, set: &[AckMember], history: &GtidSet) -> u32 {
+    let holds = |member: &&AckMember| {
+        let ordinal = view.ordinal(&member.name);
+        !replaced(view, member) && ordinal.and_then(|ordinal| view.held(ordinal)).is_some_and(|held| held.contains(history))
+    };
+    u32::try_from(set.iter().filter(holds).count()).unwrap_or(u32::MAX)
+}
+
+/// It is released by a smaller cluster, or is no longer the member that joined.
+fn must_leave(view: &View<'_>, member: &AckMember) -> bool {
+    replaced(view, member) || view.ordinal(&member.name).is_none_or(|ordinal| ordinal >= view.desired.replicas)
+}
+
+fn leave(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Option<Plan> {
+    let status = view.status;
+    let lost: Vec<&AckMember> = status.ack_set.iter().filter(|member| replaced(view, member)).collect();
+    let (leavers, history, why) = if lost.is_empty() {
+        let leaver = status.ack_set.iter().find(|member| must_leave(view, member) && stands_still(view, member))?;
+        // What it may have acknowledged alone: all it holds, now that it stands still.
+        let history = view.ordinal(&leaver.name).and_then(|ordinal| view.held(ordinal))?;
+        (vec![leaver], history, "the cluster shrinks")
+    } else {
+        // Nobody knows what they held, but the primary knows all that was committed.
+        (lost, view.executed(primary)?.clone(), "the volume was lost")
+    };
+    let rest: Vec<AckMember> = status.ack_set.iter().filter(|member| !leavers.contains(member)).cloned().collect();
+    let needed = status.acks.min(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+    if holders(view, &rest, &history) < needed {
+        return None;
+    }
+    let names = leavers.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
+    Some(record(format!("{names} leaves the ack set: {why}"), rest, status.acks))
+}
+
+/// It acknowledges nothing any more.
+fn stands_still(view: &View<'_>, member: &AckMember) -> bool {
+    view.ordinal(&member.name).is_some_and(|ordinal| view.is_isolated(ordinal))
+}
+
+fn joiners(view: &View<'_>, primary: u32) -> Vec<AckMember> {
+    (0..view.desired.replicas)
+        .filter(|ordinal| *ordinal != primary && view.follows(*ordinal, primary) && view.serves(*ordinal))
+        .filter_map(|ordinal| {
+            let name = view.desired.member_name(ordinal);
+            let server_uuid = view.state(ordinal)?.server_uuid.clone()?;
+            let known = view.status.ack_set.iter().any(|member| member.name == name);
+            (!known).then_some(AckMember { name, server_uuid })
+        })
+        .collect()
+}
+
+fn acknowledges(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
+    let ordinal = view.ordinal(&member.name);
+    !replaced(view, member)
+        && ordinal.is_some_and(|ordinal| view.follows(ordinal, primary) && view.state(ordinal).is_some_and(|state| state.acknowledges))
+}
+
+/// `durability: Available`: after the grace time the silent ones leave, and fewer are asked for. Only when commits really wait.
+fn give_way(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Option<Plan> {
+    let status = view.status;
+    let starving = view.state(primary)?.semi_sync?.clients < status.acks;
+    if view.desired.durability != Durability::Available || !starving {
+        return None;
+    }
+    let gone = |member: &AckMember| match view.ordinal(&member.name).and_then(|ordinal| view.member(ordinal)) {
+        Some(seen) => matches!(seen.report, Seen::Silent { since } if (view.now.as_second() - since.as_second()) >= GRACE_SECONDS),
+        None => true,
+    };
+    let (silent, rest): (Vec<_>, Vec<_>) = status.ack_set.iter().cloned().partition(gone);
+    let acks = status.acks.min(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+    (!silent.is_empty() && acks < status.acks)
+        .then(|| record(format!("durability is Available: {acks} acknowledgements while {} replicas are silent", silent.len()), rest, acks))
+}

@@ -1,0 +1,147 @@
+//! Scale and updates: members are released, and pods replaced one at a time, replicas first, the primary last after a hand-over.
+
+use super::{Decision, SETTLING, State, Step, View};
+use crate::mysql::observed::PodSeen;
+
+/// What the roll-out needs next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing.
+    Nothing,
+    /// The primary has to move first.
+    HandOver {
+        /// Why.
+        why: String,
+    },
+    /// Leaving members still hold something that the others need.
+    Release {
+        /// Who is waited for.
+        waiting_for: Vec<u32>,
+    },
+    /// The leaving members can go.
+    Shrink,
+    /// Members are being added.
+    Grow,
+    /// Replace this pod.
+    Replace(Step),
+    /// An update goes on when the members serve again.
+    Wait {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Plans the next step.
+pub fn plan(view: &View<'_>, primary: u32) -> Plan {
+    let wanted = view.desired.replicas;
+    let now = view.observed.stateful_set.as_ref().map_or(0, |set| set.replicas);
+    if now > wanted {
+        if primary >= wanted {
+            return Plan::HandOver { why: format!("{} leaves with the smaller cluster", view.desired.member_name(primary)) };
+        }
+        let recorded = |ordinal: &u32| view.status.ack_set.iter().any(|member| view.ordinal(&member.name) == Some(*ordinal));
+        let waiting_for: Vec<u32> = (wanted..now).filter(recorded).collect();
+        return if waiting_for.is_empty() { Plan::Shrink } else { Plan::Release { waiting_for } };
+    }
+    match update(view, primary) {
+        Plan::Nothing if now < wanted || (0..wanted).any(|ordinal| view.lost_its_data(ordinal)) => Plan::Grow,
+        other => other,
+    }
+}
+
+fn update(view: &View<'_>, primary: u32) -> Plan {
+    if !view.desired.automatic_update || !view.observed.stateful_set.as_ref().is_some_and(|set| set.current) {
+        return Plan::Nothing;
+    }
+    let outdated: Vec<(u32, &PodSeen)> = view
+        .observed
+        .members
+        .iter()
+        .filter(|(ordinal, _)| **ordinal >= view.desired.partition)
+        .filter_map(|(ordinal, member)| Some((*ordinal, member.pod.as_ref()?)))
+        .filter(|(_, pod)| pod.outdated && !pod.deleting)
+        .collect();
+    let replace = |ordinal: u32, pod: &PodSeen, why: &str| {
+        Plan::Replace(Step::ReplacePod { ordinal, uid: pod.uid.clone(), why: format!("{} {why}", view.desired.member_name(ordinal)) })
+    };
+    // A pod that cannot run harms nobody by being replaced: so a reverted mistake heals at once.
+    if let Some((ordinal, pod)) =
+        outdated.iter().find(|(ordinal, pod)| !view.serves(*ordinal) && (pod.trouble.is_some() || rejected(view, *ordinal)))
+    {
+        return replace(*ordinal, pod, "cannot run in its old revision");
+    }
+    let Some((ordinal, pod)) = outdated.iter().rev().find(|(ordinal, _)| *ordinal != primary).or(outdated.first()) else {
+        return Plan::Nothing;
+    };
+    let not_serving: Vec<String> = (0..view.desired.replicas).filter(|o| !view.serves(*o)).map(|o| view.desired.member_name(o)).collect();
+    if !not_serving.is_empty() {
+        return Plan::Wait { why: format!("the update goes on when {} is ready", not_serving.join(", ")) };
+    }
+    if *ordinal != primary {
+        // The others must be able to acknowledge while this one is away.
+        let waiting = view.status.ack_set.iter().any(|member| view.ordinal(&member.name).is_none_or(|o| !view.follows(o, primary)));
+        return if waiting {
+            Plan::Wait { why: "the update goes on when every replica follows the primary".to_owned() }
+        } else {
+            replace(*ordinal, pod, "gets the new revision")
+        };
+    }
+    if view.desired.replicas == 1 {
+        return replace(*ordinal, pod, "gets the new revision; with one member there is nobody to hand over to");
+    }
+    Plan::HandOver { why: format!("{} gets the new revision", view.desired.member_name(primary)) }
+}
+
+/// Its configuration is refused by mysqld.
+fn rejected(view: &View<'_>, ordinal: u32) -> bool {
+    use sidecar_protocol::mysql::ProblemCode::ConfigRejected;
+    view.state(ordinal).is_some_and(|state| state.problem.as_ref().is_some_and(|problem| problem.code == ConfigRejected))
+}
+
+impl Plan {
+    /// Adds this plan to a decision about a cluster that is otherwise left as it is.
+    pub fn apply(self, view: &View<'_>, mut decision: Decision) -> Decision {
+        let settle = |mut decision: Decision, state: State, message: String| {
+            decision.state = if decision.state == State::PrimaryUnavailable { decision.state } else { state };
+            decision.progressing = Some(message.clone());
+            decision.reason = message;
+            decision
+        };
+        match self {
+            Self::Nothing | Self::HandOver { .. } => decision,
+            Self::Grow => {
+                let message = format!("members are being added: {}", decision.reason);
+                decision.progressing = Some(message);
+                decision
+            }
+            Self::Shrink => {
+                decision.replicas = view.desired.replicas;
+                settle(decision, State::Scaling, format!("scaling down to {}", view.desired.replicas))
+            }
+            Self::Release { waiting_for } => {
+                let names = waiting_for.iter().map(|ordinal| view.desired.member_name(*ordinal)).collect::<Vec<_>>().join(", ");
+                decision.requeue = Some(SETTLING);
+                let silent = waiting_for.iter().find(|ordinal| view.state(**ordinal).is_none());
+                let why = match silent {
+                    Some(ordinal) => format!(
+                        "; {} does not answer, and only it can say that it stopped acknowledging",
+                        view.desired.member_name(*ordinal)
+                    ),
+                    None => String::new(),
+                };
+                settle(
+                    decision,
+                    State::Scaling,
+                    format!("scaling down: {names} is released when the others hold what it acknowledged{why}"),
+                )
+            }
+            Self::Replace(step) => {
+                let Step::ReplacePod { why, .. } = &step;
+                let message = why.clone();
+                decision.step = Some(step);
+                settle(decision, State::Updating, message)
+            }
+            Self::Wait { why } => settle(decision, State::Updating, why),
+        }
+    }
+}
