@@ -1,5 +1,6 @@
 //! MySQL's rooms, in the order of the pipeline.
 
+pub mod build;
 pub mod config;
 pub mod decide;
 pub mod observed;

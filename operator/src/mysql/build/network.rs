@@ -1,0 +1,123 @@
+//! How members are reached, and by whom.
+
+use crds::mysql::{ServiceOptions, ServiceType};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use sidecar_protocol::mysql::PORT;
+use sidecar_protocol::{API_PORT, HEALTH_PORT};
+
+use super::{OPERATOR_LABEL, members_selector, metadata, selector};
+use crate::mysql::validate::Desired;
+
+/// The governing Service: a stable name for each member, ready or not, since members find each other before they serve.
+pub(super) fn members(desired: &Desired) -> Service {
+    Service {
+        metadata: metadata(desired, desired.name.clone()),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            publish_not_ready_addresses: Some(true),
+            selector: Some(selector(&desired.name)),
+            ports: Some(vec![port("mysql", PORT), port("api", API_PORT), port("health", HEALTH_PORT)]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// `NAME-primary`. It selects nobody: its one endpoint is written by the operator, in one write.
+pub(super) fn primary(desired: &Desired) -> Service {
+    exposed(desired, primary_name(&desired.name), &desired.services.primary)
+}
+
+/// `NAME-read`: every ready member.
+pub(super) fn read(desired: &Desired) -> Service {
+    let mut service = exposed(desired, read_name(&desired.name), &desired.services.read);
+    if let Some(spec) = &mut service.spec {
+        spec.selector = Some(selector(&desired.name));
+    }
+    service
+}
+
+/// Name of the Service of the primary.
+#[must_use]
+pub fn primary_name(cluster: &str) -> String {
+    format!("{cluster}-primary")
+}
+
+/// Name of the Service of every ready member.
+#[must_use]
+pub fn read_name(cluster: &str) -> String {
+    format!("{cluster}-read")
+}
+
+fn exposed(desired: &Desired, name: String, options: &ServiceOptions) -> Service {
+    let type_ = match options.type_ {
+        ServiceType::ClusterIP => "ClusterIP",
+        ServiceType::NodePort => "NodePort",
+        ServiceType::LoadBalancer => "LoadBalancer",
+    };
+    let mut metadata = metadata(desired, name);
+    metadata.annotations = Some(options.annotations.clone()).filter(|all| !all.is_empty());
+    Service {
+        metadata,
+        spec: Some(ServiceSpec { type_: Some(type_.to_owned()), ports: Some(vec![port("mysql", PORT)]), ..ServiceSpec::default() }),
+        status: None,
+    }
+}
+
+fn port(name: &str, number: u16) -> ServicePort {
+    ServicePort {
+        name: Some(name.to_owned()),
+        port: number.into(),
+        target_port: Some(IntOrString::Int(number.into())),
+        protocol: Some("TCP".to_owned()),
+        ..ServicePort::default()
+    }
+}
+
+/// Anybody may speak MySQL and read the probes; orders come from the operator, in whatever namespace it runs. Every caller must
+/// still show its certificate.
+pub(super) fn policy(desired: &Desired) -> NetworkPolicy {
+    let open =
+        |number: u16| NetworkPolicyPort { port: Some(IntOrString::Int(number.into())), protocol: Some("TCP".to_owned()), end_port: None };
+    let operator = LabelSelector {
+        match_labels: Some([(OPERATOR_LABEL.0.to_owned(), OPERATOR_LABEL.1.to_owned())].into()),
+        ..LabelSelector::default()
+    };
+    let from = vec![
+        NetworkPolicyPeer { pod_selector: Some(members_selector(desired)), ..NetworkPolicyPeer::default() },
+        NetworkPolicyPeer {
+            namespace_selector: Some(LabelSelector::default()),
+            pod_selector: Some(operator),
+            ..NetworkPolicyPeer::default()
+        },
+    ];
+    NetworkPolicy {
+        metadata: metadata(desired, desired.name.clone()),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(members_selector(desired)),
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(vec![
+                NetworkPolicyIngressRule { ports: Some(vec![open(PORT), open(HEALTH_PORT)]), from: None },
+                NetworkPolicyIngressRule { ports: Some(vec![open(API_PORT)]), from: Some(from) },
+            ]),
+            egress: None,
+        }),
+    }
+}
+
+/// One member at a time may be evicted; one that does not work anyway may always go.
+pub(super) fn disruption_budget(desired: &Desired) -> PodDisruptionBudget {
+    PodDisruptionBudget {
+        metadata: metadata(desired, desired.name.clone()),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(members_selector(desired)),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    }
+}
