@@ -189,3 +189,20 @@ async fn readers_do_not_keep_the_operator_out() {
     }
     let _: Report<State> = rig.operator().await.order(&order(UID, 1, PRIMARY)).await.unwrap();
 }
+
+#[tokio::test]
+async fn of_many_orders_at_once_the_highest_term_stays() {
+    let rig = Rig::start().await;
+    let operator = rig.operator().await;
+    // Each order beside the one before it, the lower one asked first.
+    let orders: Vec<_> = (1..=6).map(|term| order(UID, term.into(), Assignment::Primary { acks: term, members: Vec::new() })).collect();
+    let answers = orders.iter().map(|order| operator.order::<_, State>(order));
+    for answer in futures::future::join_all(answers).await {
+        if answer.is_err() {
+            assert_eq!(refused(answer).code, RefusalCode::StaleTerm);
+        }
+    }
+    assert_eq!(rig.orders.borrow().as_ref(), orders.last());
+    let kept = std::fs::read_to_string(rig.root.join("volume/.understudy/term.json")).unwrap();
+    assert!(kept.contains("\"term\":6"), "{kept}");
+}
