@@ -66,10 +66,6 @@ capabilities:
 - apiGroups: [understudy.dev]
   resources: [mysqlclusters/status]
   verbs: [patch, update]
-# Where the API server protects owner references, an owner that blocks deletion must be one that we may finalise.
-- apiGroups: [understudy.dev]
-  resources: [mysqlclusters/finalizers]
-  verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
