@@ -11,6 +11,8 @@ LAB     := cargo run -q --locked --bin lab --
 HELM    ?= $(LAB) helm
 TOOLS   := $(or $(UNDERSTUDY_CACHE),$(HOME)/.cache/understudy)/tools
 DENY    := $(TOOLS)/bin/cargo-deny
+# Every test of e2e that needs a lab, by its line in e2e/Cargo.toml.
+IN_LAB  := $(shell grep -B1 'required-features = \["lab"\]' e2e/Cargo.toml | sed -n 's/^name = "\(.*\)"/--test \1/p')
 LAB_LOG := $(or $(TMPDIR),/tmp)/understudy-lab-down.log
 
 .PHONY: demo test lint generate bench lab-up lab-down help
@@ -23,10 +25,10 @@ demo: $(if $(CONTEXT),,lab-up) ## Two commands to a MySQL cluster that survives 
 
 test: ## Every test; those that need root and the lab come last.
 	cargo test --locked --workspace
-	cargo test --locked --workspace --features e2e/lab --test lab --no-run
+	cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-run
 	@# The lab goes down whatever the tests said, and says so elsewhere: their verdict is the end of the output.
 	@set -e; trap '$(LAB) down >$(LAB_LOG) 2>&1' EXIT; $(LAB) up --nodes $(NODES); \
-	  cargo test --locked --workspace --features e2e/lab --test lab
+	  cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-fail-fast
 
 lint: $(DENY) ## Format, clippy, licences and sources of dependencies, generated files, the chart.
 	cargo fmt --all --check
