@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What a cut connection costs a client before it says so.
 const CONNECT_SECONDS: u32 = 2;
 
@@ -24,8 +24,8 @@ async fn lab() -> Result<(MutexGuard<'static, ()>, Lab)> {
 /// A StatefulSet of `replicas` mysqld with a headless Service, on volumes of `class`, one on each node.
 fn stage(replicas: usize, class: &str, size: &str) -> String {
     let restricted = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
-    let start = "[ -d /data/mysql ] || mysqld --initialize-insecure --datadir=/data; exec mysqld --datadir=/data --socket=/data/s \
-                 --pid-file=/data/pid --tmpdir=/data --mysqlx=OFF --skip-name-resolve";
+    let start = "set -e; where='--datadir=/data --tmpdir=/data'; [ -d /data/mysql ] || mysqld $where --initialize-insecure; \
+                 exec mysqld $where --socket=/data/s --pid-file=/data/pid --mysqlx=OFF --skip-name-resolve";
     json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "actor"},
          "spec": {"clusterIP": "None", "publishNotReadyAddresses": true, "selector": {"app": "actor"}, "ports": [{"name": "mysql", "port": 3306}]}},
