@@ -4,20 +4,36 @@
 //! Both observe ([`observe`]), plan one step at a time ([`converge`], pure) and execute it. What is in here decides nothing about
 //! other members: who is primary is the operator's business. Probes, TLS to the operator, terms and discovery are the shell's.
 
+mod accounts;
 mod cnf;
 pub mod converge;
+mod execute;
 mod files;
 mod join;
+mod member;
+mod observe;
+mod ready;
 mod report;
 mod scratch;
+mod seal;
 mod sql;
 pub mod standalone;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sidecar_protocol::Order;
-use sidecar_protocol::mysql::{Assignment, Data, Process, Role, State};
+use sidecar_protocol::mysql::{Assignment, Data, ProblemCode, Process, Role, State};
 use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::warn;
+
+use files::FileError;
+use member::Member;
+use report::{Reporter, problem};
+
+/// Between two looks at a configuration that mysqld refused: in standalone mode it may be mended in place.
+const CONFIG_REST: Duration = Duration::from_secs(2);
 
 /// What a member knows about itself from the start. Paths are those of the pod; tests give their own.
 #[derive(Clone, Debug)]
@@ -112,6 +128,40 @@ pub async fn run(
     state: watch::Sender<State>,
     tls_changed: watch::Receiver<u64>,
 ) -> anyhow::Result<()> {
-    let _ = (config, orders, state, tls_changed);
-    std::future::pending().await
+    let reporter = Reporter::new(state);
+    let local_password = files::local_password(&config)?;
+    files::write(&config.run_dir.join("init.sql"), &cnf::init_sql(&local_password))?;
+    let user = composed(&config, &reporter).await?;
+    let mut orders = orders;
+    if !config.datadir().is_dir() {
+        join::fill(&config, &user, &local_password, &mut orders, &reporter).await?;
+    }
+    let access = execute::Access { config: config.into(), local_password: local_password.into() };
+    Member::new(access, orders, tls_changed, reporter).live().await;
+    Ok(())
+}
+
+/// Writes my.cnf once mysqld finds it valid; until then the curtain stays closed. Returns the user's part.
+async fn composed(config: &Config, reporter: &Reporter) -> Result<String, FileError> {
+    let draft = config.run_dir.join("my.cnf.draft");
+    loop {
+        let wrong = match files::read(&config.config_file) {
+            Err(error) => problem(ProblemCode::ConfigRejected, error),
+            Ok(user) => {
+                let text = cnf::server(config, &user);
+                files::write(&draft, &text)?;
+                match scratch::validate(config, &draft).await {
+                    Ok(()) => {
+                        files::write(&config.my_cnf(), &text)?;
+                        reporter.problem(None);
+                        return Ok(user);
+                    }
+                    Err(error) => problem(ProblemCode::ConfigRejected, error),
+                }
+            }
+        };
+        warn!(reason = wrong.message, "mysqld would not start with this configuration");
+        reporter.problem(wrong);
+        sleep(CONFIG_REST).await;
+    }
 }
