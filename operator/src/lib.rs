@@ -1,5 +1,6 @@
 //! WHAT DECIDES: custom resources in, Kubernetes objects and orders to sidecars out.
 
+pub mod apply;
 pub mod mysql;
 pub mod quantity;
 pub mod secrets;
