@@ -2,7 +2,8 @@
 #
 #   make demo                       on this machine: a real Kubernetes, as root
 #   make demo CONTEXT=my-cluster    in a cluster of yours: needs its kube context and helm, neither root nor Go
-#                                   IMAGE=registry/understudy:tag uses another image than the published one
+#                                   IMAGE=registry/understudy:tag uses another image than the published one,
+#                                   MYSQL_IMAGE=registry/mysql:8.4 another MySQL
 
 SHELL   := /bin/bash
 NODES   ?= 3
@@ -21,7 +22,7 @@ help: ## What there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
 
 demo: $(if $(CONTEXT),,lab-up) ## Two commands to a MySQL cluster that survives what is done to it.
-	cargo run -q --locked --bin demo -- $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE))
+	cargo run -q --locked --bin demo -- $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE)) $(if $(MYSQL_IMAGE),--mysql-image $(MYSQL_IMAGE))
 
 test: ## Every test; those that need root and the lab come last.
 	cargo test --locked --workspace

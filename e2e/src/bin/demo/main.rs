@@ -25,6 +25,9 @@ struct Arguments {
     /// Image of operator and sidecar. Default: in the lab the one built from this checkout, elsewhere the published one.
     #[arg(long)]
     image: Option<String>,
+    /// Image of MySQL. Default: in the lab the one it built, elsewhere the example's.
+    #[arg(long)]
+    mysql_image: Option<String>,
 }
 
 #[tokio::main]
@@ -41,8 +44,8 @@ async fn main() -> ExitCode {
 
 async fn demo(arguments: Arguments, ui: &Ui) -> Result<()> {
     let place = match arguments.context {
-        Some(context) => Place::context(&context, arguments.image).await?,
-        None => Place::lab(arguments.image).await?,
+        Some(context) => Place::context(&context, arguments.image, arguments.mysql_image).await?,
+        None => Place::lab(arguments.image, arguments.mysql_image).await?,
     };
     let shown = story(&place, ui).await;
     if shown.is_err() {
@@ -82,21 +85,23 @@ async fn story(place: &Place, ui: &Ui) -> Result<()> {
     let (member, found) = count(place.open(Door::Member("shop-4".into())).await?, so_far).await?;
     ui.say(&format!("     {member}, new a moment ago, holds {found} rows, the old ones too."));
 
-    chapter(6, "Delete the primary's pod.", "Writes wait, then go on: with the same volume and the same name, or with another primary.");
+    chapter(6, "Delete the primary's pod.", "It comes back on its volume and is the primary again. Writes wait meanwhile, then go on.");
     place.lose_pod(&primary).await?;
     let cluster = place.healthy(5, ui).await?;
     let primary = cluster.status.and_then(|status| status.primary).context("a healthy cluster has a primary")?;
     writer.reach(writer.acknowledged() + 20).await?;
     ui.say(&format!("     {primary} is the primary. The longest wait of the writer was {:.1} s.", writer.longest_wait().as_secs_f32()));
 
-    let victim = if primary == "shop-1" { "shop-2" } else { "shop-1" };
     chapter(
         7,
-        &format!("Lose the volume of {victim}."),
-        "Its disk is gone for good. The member comes back empty, clones and follows again.",
+        &format!("Lose the volume of {primary}, the primary."),
+        "Its disk is gone for good. A member that holds every acknowledged row takes over; the old primary comes back empty and clones.",
     );
-    place.lose_volume(victim).await?;
-    place.healthy(5, ui).await?;
+    place.lose_volume(&primary).await?;
+    let cluster = place.healthy(5, ui).await?;
+    let heir = cluster.status.and_then(|status| status.primary).context("a healthy cluster has a primary")?;
+    writer.reach(writer.acknowledged() + 20).await?;
+    ui.say(&format!("     {heir} is the primary now."));
 
     chapter(8, "Count.", "Every acknowledged row must be in every member.");
     let written = writer.stop().await?;

@@ -63,12 +63,12 @@ pub struct Place {
     /// How a person says it; `None` is the lab.
     context: Option<String>,
     kubeconfig: Option<PathBuf>,
-    mysql_image: Option<&'static str>,
+    mysql_image: Option<String>,
 }
 
 impl Place {
     /// The lab of this machine.
-    pub async fn lab(image: Option<String>) -> Result<Self> {
+    pub async fn lab(image: Option<String>, mysql_image: Option<String>) -> Result<Self> {
         let lab = Lab::attach().await?;
         Ok(Self {
             client: lab.client().clone(),
@@ -77,12 +77,12 @@ impl Place {
             image: image.unwrap_or_else(|| images::UNDERSTUDY.into()),
             context: None,
             kubeconfig: Some(lab.kubeconfig()),
-            mysql_image: Some(images::MYSQL),
+            mysql_image: Some(mysql_image.unwrap_or_else(|| images::MYSQL.into())),
         })
     }
 
     /// Somebody's cluster. Nothing of the lab is needed.
-    pub async fn context(context: &str, image: Option<String>) -> Result<Self> {
+    pub async fn context(context: &str, image: Option<String>, mysql_image: Option<String>) -> Result<Self> {
         let options = KubeConfigOptions { context: Some(context.into()), ..Default::default() };
         let config = Config::from_custom_kubeconfig(Kubeconfig::read()?, &options).await.context("see `kubectl config get-contexts`")?;
         let helm = PathBuf::from("helm");
@@ -94,7 +94,7 @@ impl Place {
             image: image.unwrap_or_else(|| format!("ghcr.io/understudy-dev/understudy:{}", env!("CARGO_PKG_VERSION"))),
             context: Some(context.into()),
             kubeconfig: None,
-            mysql_image: None,
+            mysql_image,
         })
     }
 
@@ -136,8 +136,8 @@ impl Place {
         let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE, "labels": labels}}))?;
         namespaces.create(&PostParams::default(), &namespace).await?;
         let mut cluster: MySQLCluster = serde_yaml::from_str(EXAMPLE)?;
-        if let Some(image) = self.mysql_image {
-            cluster.spec.image = image.into();
+        if let Some(image) = &self.mysql_image {
+            cluster.spec.image.clone_from(image);
         }
         self.clusters().create(&PostParams::default(), &cluster).await?;
         Ok(())
