@@ -13,7 +13,7 @@ HELM    ?= $(LAB) helm
 TOOLS   := $(or $(UNDERSTUDY_CACHE),$(HOME)/.cache/understudy)/tools
 DENY    := $(TOOLS)/bin/cargo-deny
 # Every test of e2e that needs a lab, by its line in e2e/Cargo.toml.
-IN_LAB  := $(shell grep -B1 'required-features = \["lab"\]' e2e/Cargo.toml | sed -n 's/^name = "\(.*\)"/--test \1/p')
+IN_LAB  := $(shell awk '/^name =/ {gsub(/"/, ""); name = $$3} /required-features = ."lab"./ {print "--test", name}' e2e/Cargo.toml)
 LAB_LOG := $(or $(TMPDIR),/tmp)/understudy-lab-down.log
 
 .PHONY: demo test lint generate bench lab-up lab-down help

@@ -44,7 +44,7 @@ pub enum CheckError {
 ///
 /// # Errors
 /// Nobody answers, or the answer is another one.
-pub async fn check(url: &str) -> Result<String, CheckError> {
+pub async fn run(url: &str) -> Result<String, CheckError> {
     timeout(DEADLINE, ask(url)).await.map_err(|_| CheckError::Silent(url.into()))?
 }
 
@@ -90,16 +90,16 @@ mod tests {
 
     #[tokio::test]
     async fn two_hundred_is_yes_and_anything_else_is_no() {
-        assert_eq!(check(&answer("200 OK").await).await.unwrap(), "words");
-        let no = check(&answer("503 Service Unavailable").await).await.unwrap_err();
+        assert_eq!(run(&answer("200 OK").await).await.unwrap(), "words");
+        let no = run(&answer("503 Service Unavailable").await).await.unwrap_err();
         assert!(no.to_string().contains("503") && no.to_string().ends_with("words"), "{no}");
     }
 
     #[tokio::test]
     async fn nobody_and_nonsense_are_no() {
-        assert!(matches!(check("http://127.0.0.1:1/readyz").await, Err(CheckError::Unreachable(..))));
+        assert!(matches!(run("http://127.0.0.1:1/readyz").await, Err(CheckError::Unreachable(..))));
         for url in ["https://127.0.0.1/", "readyz", "http://", "a b"] {
-            assert!(matches!(check(url).await, Err(CheckError::Url(_))), "{url}");
+            assert!(matches!(run(url).await, Err(CheckError::Url(_))), "{url}");
         }
     }
 }
