@@ -1,5 +1,6 @@
 //! Kubernetes and Helm, compiled from their Go modules once and cached by version and content.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -19,13 +20,13 @@ const SOURCE: [(&str, &str); 3] =
 /// The one executable of all Kubernetes components, built when the cache has none from this source.
 pub async fn kube(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
     let path = kube_path(dirs);
+    let _lock = lock(dirs).await?;
     if path.exists() {
         return Ok(path);
     }
     require_go().await?;
     // Built from a copy: the checkout may be read-only or change under a build of several minutes.
-    let source = path.with_extension(format!("src.{}", std::process::id()));
-    std::fs::create_dir_all(&source)?;
+    let source = fresh_dir(dirs, "work-kube")?;
     for (name, text) in SOURCE {
         std::fs::write(source.join(name), text)?;
     }
@@ -57,11 +58,12 @@ pub fn kube_path(dirs: &Dirs) -> PathBuf {
 /// Helm, built when the cache lacks this version.
 pub async fn helm(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
     let path = helm_path(dirs);
+    let _lock = lock(dirs).await?;
     if path.exists() {
         return Ok(path);
     }
     require_go().await?;
-    let out = path.with_extension(format!("out.{}", std::process::id()));
+    let out = fresh_dir(dirs, "work-helm")?;
     ui.step(&format!("build Helm {HELM} from source (a minute or two, once)"), async {
         let module = format!("helm.sh/helm/v4/cmd/helm@{HELM}");
         run::output(run::command("go").env("CGO_ENABLED", "0").env("GOBIN", &out).args([
@@ -92,6 +94,30 @@ pub fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
         context.update(&[0]);
     }
     context.finish().as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One builder at a time fills the cache; others wait, and then find what they wanted.
+pub(crate) async fn lock(dirs: &Dirs) -> Result<File> {
+    std::fs::create_dir_all(&dirs.cache)?;
+    let path = dirs.cache.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let (file, locked) = tokio::task::spawn_blocking(move || {
+        let locked = file.lock();
+        (file, locked)
+    })
+    .await?;
+    locked.context("cannot lock the cache")?;
+    Ok(file)
+}
+
+/// An empty directory in the cache; what an interrupted build left in it goes.
+pub(crate) fn fresh_dir(dirs: &Dirs, name: &str) -> Result<PathBuf> {
+    let dir = dirs.cache.join(name);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
 }
 
 async fn require_go() -> Result<()> {

@@ -23,6 +23,7 @@ use crate::{host, images, run};
 const START_DEADLINE: Duration = Duration::from_secs(90);
 /// The API server's only etcd; unusual ports, so that another etcd may run.
 const ETCD: [&str; 2] = ["http://127.0.0.1:12379", "http://127.0.0.1:12380"];
+const LOCK: &str = "/run/lock/understudy-lab";
 /// Reads are not recorded: tests count writes, and reads would fill the disk.
 pub(crate) const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[
 {"level":"None","verbs":["get","list","watch"]},
@@ -32,7 +33,7 @@ pub(crate) const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":
 pub async fn up(dirs: &Dirs, nodes: usize, ui: &Ui) -> Result<()> {
     ensure!((1..=9).contains(&nodes), "the lab has 1 to 9 nodes, not {nodes}");
     host::require_root()?;
-    let _lock = lock(dirs)?;
+    let _lock = lock()?;
     host::install_packages(ui).await?;
     binaries::kube(dirs, ui).await?;
     binaries::helm(dirs, ui).await?;
@@ -55,25 +56,26 @@ pub async fn up(dirs: &Dirs, nodes: usize, ui: &Ui) -> Result<()> {
     let lab = Lab::attach_in(dirs).await?;
     ui.step(&format!("{nodes} nodes"), async {
         try_join_all((1..=nodes).map(|index| Node::new(dirs, index)).map(|node| async move { node.start_containerd().await })).await?;
-        // Without the pause image no pod starts at all.
-        images::load(dirs, &base, ui).await?;
+        let (pause, others) = base.split_at(1);
+        // Without this one no pod starts at all.
+        images::load(dirs, pause, ui).await?;
         for index in 1..=nodes {
             Node::new(dirs, index).start_kubelet(&pki).await?;
         }
         services(dirs, &lab).await?;
-        ready(lab.client(), nodes).await
+        tokio::try_join!(ready(lab.client(), nodes), images::load(dirs, others, ui)).map(drop)
     })
     .await?;
-    let extra = images::understudy_if_buildable(dirs, ui).await?;
-    images::load(dirs, &extra, ui).await?;
     ui.say(&format!("The lab is up: {nodes} nodes. Try `lab kubectl get nodes`, or export KUBECONFIG={}", dirs.kubeconfig().display()));
-    Ok(())
+    // Last: a checkout that does not compile leaves a lab that runs.
+    let ours = images::understudy_if_buildable(dirs, ui).await?;
+    images::load(dirs, &ours, ui).await
 }
 
 /// Stops and removes the lab, whatever state it is in; doing so twice is fine.
 pub async fn down(dirs: &Dirs, ui: &Ui) -> Result<()> {
     host::require_root()?;
-    let _lock = lock(dirs)?;
+    let _lock = lock()?;
     remove(dirs, ui).await
 }
 
@@ -313,10 +315,9 @@ fn boot_id() -> Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?)
 }
 
-/// One `up` or `down` at a time; the kernel releases it when the process ends, however it ends.
-fn lock(dirs: &Dirs) -> Result<File> {
-    let path = dirs.lab.with_extension("lock");
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.try_lock().context("another `lab` command is at work on this lab; wait for it")?;
+/// One `up` or `down` at a time on this machine; the kernel releases it when the process ends, however it ends.
+fn lock() -> Result<File> {
+    let file = File::create(LOCK).with_context(|| format!("cannot create {LOCK}"))?;
+    file.try_lock().context("another `lab up` or `lab down` is at work; wait for it")?;
     Ok(file)
 }

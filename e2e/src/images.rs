@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 
-use crate::binaries::digest;
+use crate::binaries::{digest, fresh_dir, lock};
 use crate::dirs::Dirs;
 use crate::node::Node;
 use crate::run;
@@ -55,6 +55,7 @@ pub struct Image {
 
 /// The images that do not come from this checkout, built when the cache lacks them.
 pub async fn base(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>> {
+    let _lock = lock(dirs).await?;
     Ok(vec![pause(dirs, ui).await?, mysql(dirs, ui).await?])
 }
 
@@ -66,6 +67,7 @@ pub async fn understudy_if_buildable(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>>
 
 /// Compiles operator and sidecar as static binaries and puts them into an image. Cargo decides what is stale.
 pub async fn understudy(dirs: &Dirs, ui: &Ui) -> Result<Image> {
+    let _lock = lock(dirs).await?;
     let target = dirs.cache.join("target-static");
     ui.step("compile operator and sidecar (release, static)", async {
         run::output(run::command("cargo").current_dir(&dirs.checkout).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", &target).args([
@@ -134,8 +136,7 @@ pub async fn from_archive(archive: &Path) -> Result<Image> {
 async fn pause(dirs: &Dirs, ui: &Ui) -> Result<Image> {
     let archive = dirs.cache.join(format!("images/pause-{}.tar", digest([PAUSE_SOURCE, PAUSE_DOCKERFILE])));
     if !archive.exists() {
-        let work = dirs.cache.join("work-pause");
-        fs::create_dir_all(&work)?;
+        let work = fresh_dir(dirs, "work-pause")?;
         fs::write(work.join("pause.rs"), PAUSE_SOURCE)?;
         run::output(
             run::command("rustc")
@@ -154,8 +155,7 @@ async fn pause(dirs: &Dirs, ui: &Ui) -> Result<Image> {
 async fn mysql(dirs: &Dirs, ui: &Ui) -> Result<Image> {
     let archive = dirs.cache.join(format!("images/mysql-9.7-{}.tar", digest([MYSQL_RECIPE, MYSQL_DOCKERFILE])));
     if !archive.exists() {
-        let work = dirs.cache.join("work-mysql");
-        fs::create_dir_all(&work)?;
+        let work = fresh_dir(dirs, "work-mysql")?;
         let (recipe, rootfs) = (work.join("recipe.sh"), work.join("rootfs.tar"));
         fs::write(&recipe, MYSQL_RECIPE)?;
         let mirror = std::env::var("UNDERSTUDY_DEBIAN_MIRROR").unwrap_or_else(|_| DEBIAN.into());
@@ -183,7 +183,7 @@ async fn build(dirs: &Dirs, ui: &Ui, name: &str, archive: &Path, dockerfile: &st
     if archive.exists() {
         return Ok(());
     }
-    let work = dirs.cache.join(format!("work-build-{}", std::process::id()));
+    let work = fresh_dir(dirs, "work-build")?;
     let context = work.join("context");
     fs::create_dir_all(&context)?;
     fs::create_dir_all(archive.parent().context("the cache has a directory for images")?)?;
@@ -213,10 +213,22 @@ async fn build(dirs: &Dirs, ui: &Ui, name: &str, archive: &Path, dockerfile: &st
         run::output(buildah().args(["push", name]).arg(format!("oci-archive:{}:{name}", out.display()))).await?;
         ensure!(out.exists(), "buildah wrote no archive");
         fs::rename(&out, archive)?;
-        Ok(())
+        forget_older(archive)
     })
     .await?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+/// Each change of the binaries makes an archive; only the newest of an image is kept.
+fn forget_older(archive: &Path) -> Result<()> {
+    let stem = |path: &Path| Some(path.file_name()?.to_str()?.rsplit_once('-')?.0.to_owned());
+    for entry in fs::read_dir(archive.parent().context("the cache has a directory for images")?)? {
+        let other = entry?.path();
+        if other != archive && stem(&other) == stem(archive) {
+            fs::remove_file(other)?;
+        }
+    }
+    Ok(())
 }
 
 async fn manifest_digest(archive: &Path) -> Result<String> {

@@ -63,6 +63,11 @@ impl Lab {
         run::output_with_input(kubectl_command(&self.dirs).args(["apply", "-f", "-"]), manifests).await
     }
 
+    /// Runs a command in a container and returns what it wrote.
+    pub async fn exec(&self, namespace: &str, pod: &str, container: &str, command: &[&str]) -> Result<String> {
+        self.kubectl(&[&["exec", "-n", namespace, pod, "-c", container, "--"], command].concat()).await
+    }
+
     /// Runs helm and returns what it wrote.
     pub async fn helm(&self, arguments: &[&str]) -> Result<String> {
         run::output(helm_command(&self.dirs).args(arguments)).await

@@ -1,8 +1,10 @@
 //! A namespace for one test: random name, Pod Security *restricted* enforced, and a report when the test fails.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
 use anyhow::{Context, Result};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -29,15 +31,19 @@ impl TestNamespace {
         Ok(Self { lab: lab.clone(), name: made.metadata.name.context("the API server names what it creates")? })
     }
 
-    /// Runs a test in a new namespace. When it fails, pods, events and logs are printed before everything is deleted.
+    /// Runs a test in a new namespace. When it fails or panics, pods, events and logs are printed before everything is deleted.
     pub async fn run<F: Future<Output = Result<()>>>(lab: &Lab, name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
         let namespace = Self::new(lab, name).await?;
-        let outcome = test(lab.clone(), namespace.name.clone()).await;
-        if outcome.is_err() {
+        let outcome = AssertUnwindSafe(test(lab.clone(), namespace.name.clone())).catch_unwind().await;
+        if !matches!(outcome, Ok(Ok(()))) {
             eprintln!("{}", namespace.report().await);
         }
         let deleted = namespace.finish().await;
-        outcome.and(deleted)
+        match outcome {
+            Ok(outcome) => outcome.and(deleted),
+            // A failed assertion, told only now.
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     }
 
     /// Its name.
@@ -67,14 +73,5 @@ impl TestNamespace {
             report.push_str(&format!("--- kubectl {}\n{text}\n", arguments.join(" ")));
         }
         report
-    }
-}
-
-impl Drop for TestNamespace {
-    /// A test that panics does not come to `finish`; its namespace stays to be looked at.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("namespace {} is kept: lab kubectl get all,events -n {0}", self.name);
-        }
     }
 }

@@ -205,5 +205,26 @@ pub fn remove_traces(dirs: &Dirs) -> Result<()> {
             fs::remove_file(socket)?;
         }
     }
+    // A directory that no option moves.
+    for file in ["kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION"] {
+        let _ = fs::remove_file(std::path::Path::new("/var/lib/kubelet/device-plugins").join(file));
+    }
+    // containerd's namespace in every hierarchy of version 1, or in the one of version 2.
+    for parent in entries("/sys/fs/cgroup").chain([PathBuf::from("/sys/fs/cgroup")]) {
+        remove_empty(&parent.join("k8s.io"));
+    }
+    for dir in ["/run/containerd/runc", "/run/containerd", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers"] {
+        remove_empty(std::path::Path::new(dir));
+    }
     Ok(())
+}
+
+/// Removes a tree of directories as far as they are empty: others may use the rest.
+fn remove_empty(dir: &std::path::Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
 }

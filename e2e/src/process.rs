@@ -41,6 +41,16 @@ impl Component {
             }
             process.stop().await?;
         }
+        // An interrupted start may have left it running without a pid file.
+        let started = match Process::all().into_iter().find(|process| process.argv() == self.argv) {
+            Some(process) => process,
+            None => self.start(dirs)?,
+        };
+        fs::write(dirs.lab.join(format!("{}.pid", self.name)), format!("{} {}", started.pid, started.since))?;
+        Ok(())
+    }
+
+    fn start(&self, dirs: &Dirs) -> Result<Process> {
         let log = dirs.log(&self.name);
         fs::create_dir_all(log.parent().context("logs have a directory")?)?;
         let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
@@ -53,10 +63,8 @@ impl Component {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.name))?;
-        let pid = i32::try_from(child.id())?;
-        let started = Process::find(pid).with_context(|| format!("{} ended at once; see {}", self.name, dirs.log(&self.name).display()))?;
-        fs::write(dirs.lab.join(format!("{}.pid", self.name)), format!("{} {}", started.pid, started.since))?;
-        Ok(())
+        Process::find(i32::try_from(child.id())?)
+            .with_context(|| format!("{} ended at once; see {}", self.name, dirs.log(&self.name).display()))
     }
 }
 

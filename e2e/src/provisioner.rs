@@ -19,36 +19,19 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// The longest time between a failure and the next try; the lab is for impatient people.
 const RETRY: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
 struct Context {
-    client: ClientBox,
+    client: Client,
     lab: PathBuf,
 }
 
-/// `Client` has no `Debug`.
-struct ClientBox(Client);
-
-impl std::fmt::Debug for ClientBox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
-}
-
-/// What the controller wants as an error type.
-#[derive(Debug)]
+/// The controller wants a type that is an `Error`, which `anyhow::Error` is not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
 struct Failure(anyhow::Error);
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.0)
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// Serves claims until the process is stopped. `lab` is the lab's directory.
 pub async fn run(client: Client, lab: PathBuf) -> Result<()> {
-    let context = Arc::new(Context { client: ClientBox(client.clone()), lab });
+    let context = Arc::new(Context { client: client.clone(), lab });
     let claims = Controller::new(Api::<PersistentVolumeClaim>::all(client.clone()), watcher::Config::default())
         .run(
             async |claim, context| provide(&claim, &context).await.map_err(Failure),
@@ -92,7 +75,7 @@ async fn provide(claim: &PersistentVolumeClaim, context: &Context) -> Result<Act
     volume["spec"]["claimRef"] = serde_json::json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": claim.namespace(), "name": claim.name_any(), "uid": uid,
     });
-    match Api::<PersistentVolume>::all(context.client.0.clone()).create(&PostParams::default(), &serde_json::from_value(volume)?).await {
+    match Api::<PersistentVolume>::all(context.client.clone()).create(&PostParams::default(), &serde_json::from_value(volume)?).await {
         Ok(_) => tracing::info!(volume = name, node, claim = claim.name_any(), "made"),
         // An earlier try got this far; the claim's uid is in the name, so it is ours.
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
@@ -111,7 +94,7 @@ async fn reclaim(volume: &PersistentVolume, context: &Context) -> Result<Action>
     }
     let name = volume.name_any();
     remove_directory(&directory(&context.lab, &name)).await?;
-    match Api::<PersistentVolume>::all(context.client.0.clone()).delete(&name, &DeleteParams::default()).await {
+    match Api::<PersistentVolume>::all(context.client.clone()).delete(&name, &DeleteParams::default()).await {
         Ok(_) => tracing::info!(volume = name, "removed"),
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(error) => return Err(error.into()),

@@ -39,9 +39,14 @@ async fn from_nothing_to_three_members_that_clone_from_each_other_and_replicate_
             let channel = "SELECT SSL_ALLOWED, SSL_VERIFY_SERVER_CERTIFICATE FROM performance_schema.replication_connection_configuration";
             let said = cluster.sql(member, channel).await?;
             ensure!(said == "YES\tYES", "{member}: {said:?}");
-            ensure!(status.members.iter().any(|row| row.name == member && row.tls == Some(true)), "the status of {member} does not say TLS");
+            ensure!(
+                status.members.iter().any(|row| row.name == member && row.tls == Some(true)),
+                "the status of {member} does not say TLS"
+            );
         }
-        let accounts = cluster.sql("orders-0", "SELECT DISTINCT ssl_type FROM mysql.user WHERE user LIKE 'understudy_%' AND host <> 'localhost'").await?;
+        let accounts = cluster
+            .sql("orders-0", "SELECT DISTINCT ssl_type FROM mysql.user WHERE user LIKE 'understudy_%' AND host <> 'localhost'")
+            .await?;
         ensure!(accounts == "X509", "accounts without X509: {accounts:?}");
         let ciphers = "SELECT COUNT(*) FROM performance_schema.status_by_thread JOIN performance_schema.threads USING (THREAD_ID) \
                        WHERE PROCESSLIST_USER LIKE 'understudy_repl%' AND VARIABLE_NAME = 'Ssl_cipher' AND VARIABLE_VALUE <> ''";
@@ -50,7 +55,10 @@ async fn from_nothing_to_three_members_that_clone_from_each_other_and_replicate_
         // Semi-sync has ramped up, and every replica boots read-only.
         cluster.acks(1).await?;
         ensure!(cluster.sql("orders-1", "SELECT @@super_read_only").await? == "1", "a replica is writable");
-        ensure!(cluster.sql("orders-0", "SELECT @@rpl_semi_sync_source_enabled, @@rpl_semi_sync_source_wait_for_replica_count").await? == "1\t1");
+        ensure!(
+            cluster.sql("orders-0", "SELECT @@rpl_semi_sync_source_enabled, @@rpl_semi_sync_source_wait_for_replica_count").await?
+                == "1\t1"
+        );
         Ok(())
     })
     .await

@@ -21,7 +21,9 @@ async fn an_interrupted_clone_starts_over_and_half_a_directory_is_never_data() -
         writes.query_drop("INSERT INTO ledger (note) VALUES (REPEAT('understudy', 6500))").await?;
         let mut rows = 1;
         while rows < ROWS {
-            writes.query_drop(format!("INSERT INTO ledger (note) SELECT note FROM ledger LIMIT {}", rows.min(ROWS - rows).min(500))).await?;
+            writes
+                .query_drop(format!("INSERT INTO ledger (note) SELECT note FROM ledger LIMIT {}", rows.min(ROWS - rows).min(500)))
+                .await?;
             rows += rows.min(ROWS - rows).min(500);
         }
         let count: Option<u32> = writes.query_first("SELECT COUNT(*) FROM ledger").await?;

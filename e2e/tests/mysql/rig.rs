@@ -47,7 +47,8 @@ async fn install(lab: &Lab) -> Result<()> {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/understudy");
     let values = "image.repository=localhost/understudy,image.tag=dev,image.pullPolicy=Never";
     lab.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml")]).await?;
-    let arguments = ["upgrade", "--install", "understudy", chart, "-n", SYSTEM, "--create-namespace", "--set", values, "--wait", "--timeout", "120s"];
+    let arguments =
+        ["upgrade", "--install", "understudy", chart, "-n", SYSTEM, "--create-namespace", "--set", values, "--wait", "--timeout", "120s"];
     lab.helm(&arguments).await.context("helm install; `lab images` builds the image")?;
     // A pod of an earlier run of the tests may hold an older image of the same tag.
     lab.kubectl(&["rollout", "restart", "deployment", "-n", SYSTEM]).await?;
@@ -100,7 +101,8 @@ impl Cluster {
 
     /// Applies `spec` as a user does, by server-side apply.
     pub async fn apply(&self, spec: Value) -> Result<MySQLCluster> {
-        let object = json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster", "metadata": {"name": self.name}, "spec": spec});
+        let object =
+            json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster", "metadata": {"name": self.name}, "spec": spec});
         Ok(self.api().patch(&self.name, &PatchParams::apply("user").force(), &Patch::Apply(&object)).await?)
     }
 
@@ -150,7 +152,8 @@ impl Cluster {
     /// Whether the condition holds, with its reason and message.
     pub async fn condition(&self, type_: &str) -> Result<(bool, String, String)> {
         let status = self.status().await?;
-        let condition = status.conditions.into_iter().find(|condition| condition.type_ == type_).with_context(|| format!("no condition {type_}"))?;
+        let condition =
+            status.conditions.into_iter().find(|condition| condition.type_ == type_).with_context(|| format!("no condition {type_}"))?;
         Ok((condition.status == "True", condition.reason, condition.message))
     }
 
@@ -184,7 +187,12 @@ impl Cluster {
     pub async fn acks(&self, acks: u32) -> Result<()> {
         eventually(&format!("{acks} acknowledgements"), || async {
             let status = self.status().await?;
-            ensure!(status.acks == acks && status.ack_set.len() + 1 == status.members.len(), "acks {} of {:?}", status.acks, status.ack_set);
+            ensure!(
+                status.acks == acks && status.ack_set.len() + 1 == status.members.len(),
+                "acks {} of {:?}",
+                status.acks,
+                status.ack_set
+            );
             Ok(())
         })
         .await

@@ -27,11 +27,24 @@ async fn no_password_is_found_where_it_does_not_belong() -> Result<()> {
             }
         }
         ensure!(canaries.len() >= 4, "only {} secrets found", canaries.len());
-        let local = lab.kubectl(&["exec", "-n", &namespace, "orders-0", "-c", "mysql", "--", "cat", "/var/lib/mysql/.understudy/local-password"]).await?;
+        let local = lab
+            .kubectl(&["exec", "-n", &namespace, "orders-0", "-c", "mysql", "--", "cat", "/var/lib/mysql/.understudy/local-password"])
+            .await?;
         canaries.push(local.trim().to_owned());
 
         let mut places = vec![
-            ("objects", lab.kubectl(&["get", "mysqlclusters,statefulsets,pods,configmaps,events,services,endpointslices", "-n", &namespace, "-o", "yaml"]).await?),
+            (
+                "objects",
+                lab.kubectl(&[
+                    "get",
+                    "mysqlclusters,statefulsets,pods,configmaps,events,services,endpointslices",
+                    "-n",
+                    &namespace,
+                    "-o",
+                    "yaml",
+                ])
+                .await?,
+            ),
             ("the operator's log", lab.kubectl(&["logs", "-n", SYSTEM, "-l", "app.kubernetes.io/name=understudy", "--tail=-1"]).await?),
         ];
         for member in ["orders-0", "orders-1"] {
@@ -52,7 +65,9 @@ async fn no_password_is_found_where_it_does_not_belong() -> Result<()> {
             let tokens = spec.volumes.unwrap_or_default().into_iter().any(|volume| volume.projected.is_some());
             ensure!(!tokens, "a pod has a projected volume");
         }
-        let enforced = lab.kubectl(&["get", "namespace", &namespace, "-o", "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}"]).await?;
+        let enforced = lab
+            .kubectl(&["get", "namespace", &namespace, "-o", "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}"])
+            .await?;
         ensure!(enforced == "restricted", "Pod Security is {enforced:?}");
         Ok(())
     })
@@ -73,7 +88,8 @@ async fn deleted_secrets_come_back_and_certificates_rotate_without_a_restart() -
         lab.kubectl(&["delete", "secret", "orders-system", "orders-tls", "-n", &namespace]).await?;
         lab.kubectl(&["annotate", "mysqlcluster", "orders", "-n", &namespace, "understudy.dev/rotate-certificates=now"]).await?;
         eventually("a new certificate by a new authority, trusted alone", || async {
-            let (now, trusted) = (cluster.secret_value("orders-tls", "tls.crt").await?, cluster.secret_value("orders-tls", "ca.crt").await?);
+            let (now, trusted) =
+                (cluster.secret_value("orders-tls", "tls.crt").await?, cluster.secret_value("orders-tls", "ca.crt").await?);
             ensure!(now != old, "the certificate is the old one");
             ensure!(trusted != bundle && trusted.matches("BEGIN CERTIFICATE").count() == 1, "the bundle is still in change");
             Ok(())

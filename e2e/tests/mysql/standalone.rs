@@ -10,13 +10,15 @@ use crate::rig::{IMAGE, eventually, on_stage};
 const MANIFEST: &str = include_str!("../../../docs/standalone/mysql.yaml");
 
 async fn sql(lab: &Lab, namespace: &str, member: &str, statement: &str) -> Result<String> {
-    let script = "MYSQL_PWD=$(cat /var/lib/mysql/.understudy/local-password) exec mysql -S /understudy/run/mysqld.sock -u understudy -NBe \"$0\"";
+    let script =
+        "MYSQL_PWD=$(cat /var/lib/mysql/.understudy/local-password) exec mysql -S /understudy/run/mysqld.sock -u understudy -NBe \"$0\"";
     Ok(lab.kubectl(&["exec", "-n", namespace, member, "-c", "mysql", "--", "sh", "-c", script, statement]).await?.trim().to_owned())
 }
 
 async fn ready(lab: &Lab, namespace: &str, replicas: u32) -> Result<()> {
     eventually(&format!("{replicas} ready members"), || async {
-        let ready = lab.kubectl(&["get", "sts", "mysql", "-n", namespace, "-o", "jsonpath={.status.readyReplicas}/{.status.replicas}"]).await?;
+        let ready =
+            lab.kubectl(&["get", "sts", "mysql", "-n", namespace, "-o", "jsonpath={.status.readyReplicas}/{.status.replicas}"]).await?;
         ensure!(ready == format!("{replicas}/{replicas}"), "{ready}");
         Ok(())
     })
@@ -45,12 +47,24 @@ async fn the_manifest_of_the_docs_comes_up_scales_and_heals_without_an_operator(
         std::fs::remove_file(&file)?;
         applied?;
         ready(&lab, &namespace, 3).await?;
-        sql(&lab, &namespace, "mysql-0", "CREATE DATABASE shop; CREATE TABLE shop.ledger (number BIGINT PRIMARY KEY); INSERT INTO shop.ledger VALUES (1), (2), (3)").await?;
+        sql(
+            &lab,
+            &namespace,
+            "mysql-0",
+            "CREATE DATABASE shop; CREATE TABLE shop.ledger (number BIGINT PRIMARY KEY); INSERT INTO shop.ledger VALUES (1), (2), (3)",
+        )
+        .await?;
         lab.kubectl(&["scale", "sts", "mysql", "--replicas=5", "-n", &namespace]).await?;
         ready(&lab, &namespace, 5).await?;
         reads(&lab, &namespace, "mysql-3", "3").await?;
-        ensure!(sql(&lab, &namespace, "mysql-3", "SELECT SOURCE FROM performance_schema.clone_status").await?.contains("mysql-2"), "3 was not cloned from 2");
-        ensure!(sql(&lab, &namespace, "mysql-3", "SELECT SSL_ALLOWED FROM performance_schema.replication_connection_configuration").await? == "YES");
+        ensure!(
+            sql(&lab, &namespace, "mysql-3", "SELECT SOURCE FROM performance_schema.clone_status").await?.contains("mysql-2"),
+            "3 was not cloned from 2"
+        );
+        ensure!(
+            sql(&lab, &namespace, "mysql-3", "SELECT SSL_ALLOWED FROM performance_schema.replication_connection_configuration").await?
+                == "YES"
+        );
         ensure!(sql(&lab, &namespace, "mysql-3", "SELECT @@super_read_only").await? == "1", "a replica is writable");
 
         // A pod, a replica's volume, the primary's volume.
@@ -64,7 +78,8 @@ async fn the_manifest_of_the_docs_comes_up_scales_and_heals_without_an_operator(
         let after = Api::<Pod>::namespaced(lab.client().clone(), &namespace).get("mysql-0").await?;
         ensure!(after.metadata.uid != before.metadata.uid, "the pod is the old one");
         reads(&lab, &namespace, "mysql-0", "3").await?;
-        eventually("writes", || async { sql(&lab, &namespace, "mysql-0", "INSERT IGNORE INTO shop.ledger VALUES (4)").await.map(drop) }).await?;
+        eventually("writes", || async { sql(&lab, &namespace, "mysql-0", "INSERT IGNORE INTO shop.ledger VALUES (4)").await.map(drop) })
+            .await?;
         reads(&lab, &namespace, "mysql-4", "4").await?;
         let spec = after.spec.context("a pod has a spec")?;
         ensure!(spec.automount_service_account_token == Some(false), "a pod has an API token");

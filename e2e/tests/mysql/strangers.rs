@@ -64,13 +64,19 @@ async fn strangers_namesakes_and_old_terms_are_refused() -> Result<()> {
             .with_no_client_auth();
         let mut nobody = nobody;
         nobody.alpn_protocols = vec![b"h2".to_vec()];
-        ensure!(!matches!(call(&cluster, nobody, None).await, Ok(_) | Err(ClientError::Refused(_))), "a client without a certificate got an answer");
+        ensure!(
+            !matches!(call(&cluster, nobody, None).await, Ok(_) | Err(ClientError::Refused(_))),
+            "a client without a certificate got an answer"
+        );
         let namesake = tls_config(
             ca.as_bytes(),
             cluster.secret_value("returns-ca", "operator.crt").await?.as_bytes(),
             cluster.secret_value("returns-ca", "operator.key").await?.as_bytes(),
         )?;
-        ensure!(!matches!(call(&cluster, namesake, None).await, Ok(_) | Err(ClientError::Refused(_))), "another cluster's operator got an answer");
+        ensure!(
+            !matches!(call(&cluster, namesake, None).await, Ok(_) | Err(ClientError::Refused(_))),
+            "another cluster's operator got an answer"
+        );
 
         // A member may read and not order; the operator may not order in an old term, for another cluster, or for an earlier start.
         let member = identity(&cluster, "orders-tls", "tls.crt", "tls.key").await?;

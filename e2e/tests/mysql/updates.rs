@@ -30,7 +30,10 @@ async fn an_update_rolls_replicas_first_and_a_partition_holds_it() -> Result<()>
         .await?;
         cluster.ready(3).await?;
         sleep(Duration::from_secs(5)).await;
-        ensure!(image_of(&cluster, "orders-0").await? != OTHER_IMAGE && image_of(&cluster, "orders-1").await? != OTHER_IMAGE, "the partition did not hold");
+        ensure!(
+            image_of(&cluster, "orders-0").await? != OTHER_IMAGE && image_of(&cluster, "orders-1").await? != OTHER_IMAGE,
+            "the partition did not hold"
+        );
 
         // A changed option goes everywhere, the primary last, after a hand-over.
         let before = cluster.primary().await?;
@@ -78,7 +81,10 @@ async fn a_bad_image_or_option_stops_harms_nobody_says_so_and_heals_when_reverte
             cluster.ready(3).await?;
             ensure!(!cluster.condition("Stalled").await?.0, "still Stalled after the mistake was taken back");
         }
-        ensure!([cluster.pod_uid("orders-0").await?, cluster.pod_uid("orders-1").await?] == untouched, "healing restarted a member that ran");
+        ensure!(
+            [cluster.pod_uid("orders-0").await?, cluster.pod_uid("orders-1").await?] == untouched,
+            "healing restarted a member that ran"
+        );
         let acknowledged = writer.finish().await?;
         cluster.holds(&acknowledged).await
     })
