@@ -25,7 +25,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::mysql::build::{Objects, selector_text};
+use crate::mysql::build::Objects;
+use crate::mysql::names::selector_text;
 use crate::mysql::validate::Desired;
 use volumes::{Growth, Refusals};
 

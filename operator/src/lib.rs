@@ -2,6 +2,8 @@
 
 pub mod apply;
 pub mod check;
+pub mod hidden;
 pub mod mysql;
+pub mod pki;
 pub mod quantity;
 pub mod secrets;

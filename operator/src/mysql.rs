@@ -3,5 +3,7 @@
 pub mod build;
 pub mod config;
 pub mod decide;
+pub mod names;
 pub mod observed;
+pub mod option;
 pub mod validate;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{ApplyError, MANAGER};
-use crate::mysql::build::{DATA, selector_text};
+use crate::mysql::names::{self, selector_text};
 use crate::mysql::validate::Desired;
 use crate::quantity;
 
@@ -83,7 +83,7 @@ fn is_going(claim: &PersistentVolumeClaim) -> bool {
 }
 
 fn ordinal(desired: &Desired, claim: &PersistentVolumeClaim) -> Option<u32> {
-    claim.metadata.name.as_deref()?.strip_prefix(DATA)?.strip_prefix('-')?.strip_prefix(&desired.name)?.strip_prefix('-')?.parse().ok()
+    names::claim_ordinal(&desired.name, claim.metadata.name.as_deref()?)
 }
 
 /// Asks for the wanted size where a volume is smaller.

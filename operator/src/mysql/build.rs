@@ -5,8 +5,6 @@
 pub mod network;
 pub mod pod;
 
-use std::collections::BTreeMap;
-
 use crds::mysql::{Keep, Retention};
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
@@ -20,18 +18,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::config;
+pub use super::names::{CLUSTER_LABEL, MANAGED_BY, selector_text};
+use super::names::{DATA, labels, selector};
 use super::validate::Desired;
-
-/// Label that names the cluster of an object.
-pub const CLUSTER_LABEL: &str = "understudy.dev/cluster";
-/// Label and value of everything that this operator makes.
-pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "understudy");
-/// Label and value of the operator's own pods, as the chart writes them.
-pub const OPERATOR_LABEL: (&str, &str) = ("app.kubernetes.io/name", "understudy");
-/// What kind of cluster: a cluster of another engine with the same name is another one.
-const ENGINE_LABEL: (&str, &str) = ("app.kubernetes.io/name", "mysql");
-/// The volume of a member is `data-NAME-ORDINAL`.
-pub const DATA: &str = "data";
 
 /// The objects of one cluster, in the order in which they are applied: whatever a pod mounts or is found by comes before the pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,28 +60,6 @@ pub fn template_size(live: &StatefulSet) -> Option<&Quantity> {
     let templates = live.spec.as_ref()?.volume_claim_templates.as_ref()?;
     let data = templates.iter().find(|template| template.metadata.name.as_deref() == Some(DATA))?;
     data.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")
-}
-
-/// The labels by which the members of a cluster are found.
-#[must_use]
-pub fn selector(name: &str) -> BTreeMap<String, String> {
-    [(ENGINE_LABEL.0, ENGINE_LABEL.1), ("app.kubernetes.io/instance", name), (CLUSTER_LABEL, name)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
-}
-
-/// The same as text, for list calls and the scale subresource.
-#[must_use]
-pub fn selector_text(name: &str) -> String {
-    selector(name).iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
-}
-
-/// The labels of everything that belongs to a cluster.
-#[must_use]
-pub fn labels(name: &str) -> BTreeMap<String, String> {
-    let mut labels = selector(name);
-    labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
-    labels
 }
 
 /// Metadata of one of the cluster's own objects.

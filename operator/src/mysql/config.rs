@@ -6,11 +6,10 @@
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use ring::digest::{SHA256, digest};
 
+use super::option::line;
 use super::validate::Desired;
 use crate::quantity;
 
-/// Longest line, in bytes: MySQL reads option files through a buffer of 4096 and takes what is beyond for a line of its own.
-pub const MAX_LINE: usize = 4000;
 /// Binary logs are kept for three days: long enough for a member to come back, and one that is away longer is cloned.
 const BINLOG_SECONDS: u32 = 3 * 24 * 3600;
 const MIB: u64 = 1 << 20;
@@ -44,23 +43,6 @@ pub fn my_cnf(desired: &Desired) -> String {
 pub fn map_name(cluster: &str, text: &str) -> String {
     let hash: String = digest(&SHA256, text.as_bytes()).as_ref()[..5].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{cluster}-config-{hash}")
-}
-
-/// One line: the value in quotes, so that spaces, `#`, `;` and brackets are plain text.
-#[must_use]
-pub fn line(name: &str, value: &str) -> String {
-    let mut line = format!("{name}=\"");
-    for char in value.chars() {
-        match char {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            other => line.push(other),
-        }
-    }
-    line.push('"');
-    line
 }
 
 /// The memory that mysqld may count on.

@@ -6,16 +6,13 @@
 use std::collections::BTreeMap;
 
 use crds::GROUP;
-use crds::mysql::{
-    Database, Durability, MySQLCluster, OWNED_FAMILIES, OWNED_OPTIONS, PodOptions, PullPolicy, Retention, Services, UpdateStrategy,
-};
+use crds::mysql::{Database, Durability, MySQLCluster, PodOptions, PullPolicy, Retention, Services, UpdateStrategy};
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 
-use super::config;
+use super::{names, option};
 use crate::quantity;
 
 /// Ask for new certificates: a value that was not there before starts one rotation.
@@ -169,9 +166,19 @@ pub fn validate(cluster: &MySQLCluster) -> Result<Desired, Invalid> {
         image_pull_secrets: spec.image_pull_secrets.clone(),
         volume: Volume { size: spec.storage.size.clone(), class: spec.storage.class_name.clone(), retention: spec.storage.retention },
         resources: spec.resources.clone(),
-        config: spec.config.iter().map(|(name, value)| option(name, value)).collect::<Result<_, _>>()?,
+        config: spec
+            .config
+            .iter()
+            .map(|(name, value)| {
+                option::parse(name, value).map_err(|refused| Invalid::new(format!("spec.config.{}", name.escape_debug()), refused.0))
+            })
+            .collect::<Result<_, _>>()?,
         pod: pod(&spec.pod)?,
-        database: spec.database.as_ref().map(database).transpose()?,
+        database: spec
+            .database
+            .as_ref()
+            .map(|database| self::database(database, metadata.name.as_deref().unwrap_or_default()))
+            .transpose()?,
         services: spec.services.clone(),
         max_replica_lag_seconds: spec.max_replica_lag_seconds.max(1),
         rotate: metadata.annotations.as_ref().and_then(|all| all.get(ROTATE_ANNOTATION)).cloned(),
@@ -191,43 +198,6 @@ fn name(name: &str) -> Result<String, Invalid> {
     ))
 }
 
-/// One option of mysqld.
-fn option(name: &str, value: &IntOrString) -> Result<(String, String), Invalid> {
-    let field = format!("spec.config.{}", name.escape_debug());
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.');
-    if !name.starts_with(|char: char| char.is_ascii_lowercase()) || name.len() > 64 || !name.bytes().all(plain) {
-        return Err(Invalid::new(
-            field,
-            "option names are lower-case letters, digits, '_', '-' and '.', as in my.cnf, without leading dashes",
-        ));
-    }
-    if is_owned(name) {
-        return Err(Invalid::new(field, "this option is set by the operator (replication, durability, identity, TLS, paths); remove it"));
-    }
-    let value = match value {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.clone(),
-    };
-    if value.contains(char::is_control) {
-        return Err(Invalid::new(field, "a value is one line of printable text; write each option as an entry of its own"));
-    }
-    if config::line(name, &value).len() > config::MAX_LINE {
-        return Err(Invalid::new(field, format!("too long: MySQL reads at most {} bytes of a line", config::MAX_LINE)));
-    }
-    Ok((name.to_owned(), value))
-}
-
-/// Whether the operator owns this option, under any of the spellings that mysqld takes.
-fn is_owned(name: &str) -> bool {
-    let name = name.replace('-', "_");
-    let mut bare = name.as_str();
-    while let Some(rest) = ["loose_", "enable_", "disable_", "skip_", "maximum_"].iter().find_map(|prefix| bare.strip_prefix(prefix)) {
-        bare = rest;
-    }
-    let same = |owned: &str| owned == bare || owned.strip_prefix("skip_") == Some(bare);
-    OWNED_OPTIONS.iter().any(|owned| same(owned)) || OWNED_FAMILIES.iter().any(|family| bare.starts_with(family))
-}
-
 fn pod(pod: &PodOptions) -> Result<PodOptions, Invalid> {
     if let Some(key) =
         pod.annotations.keys().chain(pod.labels.keys()).find(|key| key.split('/').next().is_some_and(|domain| domain == GROUP))
@@ -240,7 +210,7 @@ fn pod(pod: &PodOptions) -> Result<PodOptions, Invalid> {
     Ok(pod.clone())
 }
 
-fn database(database: &Database) -> Result<Database, Invalid> {
+fn database(database: &Database, cluster: &str) -> Result<Database, Invalid> {
     let word = |text: &str, longest: usize| {
         !text.is_empty() && text.len() <= longest && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
@@ -256,6 +226,10 @@ fn database(database: &Database) -> Result<Database, Invalid> {
     }
     if database.secret.as_deref() == Some("") {
         return Err(Invalid::new("spec.database.secret", "name a Secret with the key 'password', or leave it out and one is made"));
+    }
+    let ours = [names::system(cluster), names::app(cluster), names::tls(cluster), names::ca(cluster)];
+    if database.secret.as_ref().is_some_and(|secret| ours.contains(secret)) {
+        return Err(Invalid::new("spec.database.secret", "this Secret is made by the operator; name one of your own, or leave it out"));
     }
     Ok(database.clone())
 }

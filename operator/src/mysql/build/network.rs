@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sidecar_protocol::mysql::PORT;
 use sidecar_protocol::{API_PORT, HEALTH_PORT};
 
-use super::{OPERATOR_LABEL, members_selector, metadata, selector};
+use super::{members_selector, metadata};
+use crate::mysql::names::{self, OPERATOR_LABEL, selector};
 use crate::mysql::validate::Desired;
 
 /// The governing Service: a stable name for each member, ready or not, since members find each other before they serve.
@@ -29,28 +30,16 @@ pub(super) fn members(desired: &Desired) -> Service {
 
 /// `NAME-primary`. It selects nobody: its one endpoint is written by the operator, in one write.
 pub(super) fn primary(desired: &Desired) -> Service {
-    exposed(desired, primary_name(&desired.name), &desired.services.primary)
+    exposed(desired, names::primary(&desired.name), &desired.services.primary)
 }
 
 /// `NAME-read`: every ready member.
 pub(super) fn read(desired: &Desired) -> Service {
-    let mut service = exposed(desired, read_name(&desired.name), &desired.services.read);
+    let mut service = exposed(desired, names::read(&desired.name), &desired.services.read);
     if let Some(spec) = &mut service.spec {
         spec.selector = Some(selector(&desired.name));
     }
     service
-}
-
-/// Name of the Service of the primary.
-#[must_use]
-pub fn primary_name(cluster: &str) -> String {
-    format!("{cluster}-primary")
-}
-
-/// Name of the Service of every ready member.
-#[must_use]
-pub fn read_name(cluster: &str) -> String {
-    format!("{cluster}-read")
 }
 
 fn exposed(desired: &Desired, name: String, options: &ServiceOptions) -> Service {

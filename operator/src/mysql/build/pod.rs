@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sidecar_protocol::mysql::PORT;
 use sidecar_protocol::{API_PORT, HEALTH_PORT, probe};
 
-use super::{DATA, members_selector};
+use super::members_selector;
+use crate::mysql::names::{self, DATA};
 use crate::mysql::validate::Desired;
-use crate::secrets::{app_name, system_name, tls_name};
 
 /// Where the sidecar is installed.
 const SIDECAR: &str = "/understudy/bin/sidecar";
@@ -132,7 +132,7 @@ fn volumes(cluster: &str, config: &str) -> Vec<Volume> {
         secret: Some(SecretVolumeSource { secret_name: Some(secret), default_mode: Some(0o440), ..SecretVolumeSource::default() }),
         ..Volume::default()
     };
-    let mut app = secret("app", app_name(cluster));
+    let mut app = secret("app", names::app(cluster));
     if let Some(source) = &mut app.secret {
         // Absent until a database is asked for, and until its password exists; the sidecar makes the account when it comes.
         source.optional = Some(true);
@@ -144,7 +144,15 @@ fn volumes(cluster: &str, config: &str) -> Vec<Volume> {
         config_map: Some(ConfigMapVolumeSource { name: config.to_owned(), ..ConfigMapVolumeSource::default() }),
         ..Volume::default()
     };
-    vec![empty("bin"), empty("run"), empty("tmp"), secret("tls", tls_name(cluster)), secret("system", system_name(cluster)), app, config]
+    vec![
+        empty("bin"),
+        empty("run"),
+        empty("tmp"),
+        secret("tls", names::tls(cluster)),
+        secret("system", names::system(cluster)),
+        app,
+        config,
+    ]
 }
 
 /// Small, and without a limit: a clone's receiving mysqld runs in the sidecar's container.

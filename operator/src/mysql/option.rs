@@ -1,0 +1,70 @@
+//! One option of mysqld, as the user writes it and as my.cnf holds it (pure). Nothing that a user writes here can become another
+//! option, a section or an include.
+
+use crds::mysql::{OWNED_FAMILIES, OWNED_OPTIONS};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// Longest line, in bytes: MySQL reads option files through a buffer of 4096 and takes what is beyond for a line of its own.
+pub const MAX_LINE: usize = 4000;
+
+/// Why an option is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Checks an option.
+///
+/// # Errors
+/// When the name is none, or the operator's own, or the value could be taken for more than a value.
+pub fn parse(name: &str, value: &IntOrString) -> Result<(String, String), Refused> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.');
+    if !name.starts_with(|char: char| char.is_ascii_lowercase()) || name.len() > 64 || !name.bytes().all(plain) {
+        return Err(refused("option names are lower-case letters, digits, '_', '-' and '.', as in my.cnf, without leading dashes"));
+    }
+    if is_owned(name) {
+        return Err(refused("this option is set by the operator (replication, durability, identity, TLS, paths); remove it"));
+    }
+    let value = match value {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    };
+    if value.contains(char::is_control) {
+        return Err(refused("a value is one line of printable text; write each option as an entry of its own"));
+    }
+    if line(name, &value).len() > MAX_LINE {
+        return Err(refused(format!("too long: MySQL reads at most {MAX_LINE} bytes of a line")));
+    }
+    Ok((name.to_owned(), value))
+}
+
+fn refused(message: impl Into<String>) -> Refused {
+    Refused(message.into())
+}
+
+/// Whether the operator owns this option, under any of the spellings that mysqld takes.
+fn is_owned(name: &str) -> bool {
+    let name = name.replace('-', "_");
+    let mut bare = name.as_str();
+    while let Some(rest) = ["loose_", "enable_", "disable_", "skip_", "maximum_"].iter().find_map(|prefix| bare.strip_prefix(prefix)) {
+        bare = rest;
+    }
+    let same = |owned: &str| owned == bare || owned.strip_prefix("skip_") == Some(bare);
+    OWNED_OPTIONS.iter().any(|owned| same(owned)) || OWNED_FAMILIES.iter().any(|family| bare.starts_with(family))
+}
+
+/// One line: the value in quotes, so that spaces, `#`, `;` and brackets are plain text.
+#[must_use]
+pub fn line(name: &str, value: &str) -> String {
+    let mut line = format!("{name}=\"");
+    for char in value.chars() {
+        match char {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            other => line.push(other),
+        }
+    }
+    line.push('"');
+    line
+}
