@@ -137,9 +137,9 @@ fn owned(config: &Config, user: &str) -> String {
     set("plugin_load_add", "mysql_clone.so");
     set("plugin_load_add", "semisync_source.so");
     set("plugin_load_add", "semisync_replica.so");
-    set("rpl_semi_sync_source_enabled", "OFF");
-    set("rpl_semi_sync_replica_enabled", "OFF");
-    set("rpl_semi_sync_source_wait_point", "AFTER_SYNC");
+    set("loose_rpl_semi_sync_source_enabled", "OFF");
+    set("loose_rpl_semi_sync_replica_enabled", "OFF");
+    set("loose_rpl_semi_sync_source_wait_point", "AFTER_SYNC");
     if let Some(tls) = &config.tls_dir {
         set("ssl_ca", &path(&tls.join("ca.crt")));
         set("ssl_cert", &path(&tls.join("tls.crt")));

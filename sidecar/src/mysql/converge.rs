@@ -197,6 +197,7 @@ mod tests {
         ) -> Facts {
             Facts {
                 version: "9.7.0".into(),
+                server_uuid: A.into(),
                 // MySQL couples the two: super_read_only=ON means read_only=ON.
                 read_only: read_only || sealed,
                 super_read_only: sealed,

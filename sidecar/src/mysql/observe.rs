@@ -18,6 +18,8 @@ const ARRIVALS: usize = 256;
 pub struct Facts {
     /// `@@version`.
     pub version: String,
+    /// `@@server_uuid`.
+    pub server_uuid: String,
     /// `@@read_only`.
     pub read_only: bool,
     /// `@@super_read_only`.
@@ -100,7 +102,7 @@ pub const NEVER: u64 = 4_294_967_295;
 pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
     let globals = sql
         .rows(
-            "SELECT @@global.version AS version, @@global.read_only AS read_only, @@global.super_read_only AS super_read_only, \
+            "SELECT @@global.version AS version, @@global.server_uuid AS server_uuid, @@global.read_only AS read_only, @@global.super_read_only AS super_read_only, \
              @@global.gtid_executed AS executed, @@global.gtid_purged AS purged, \
              @@global.rpl_semi_sync_source_enabled AS source_enabled, \
              @@global.rpl_semi_sync_source_wait_for_replica_count AS source_acks, \
@@ -119,6 +121,7 @@ pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
     let (channel, received) = channel.map_or((None, GtidSet::new()), |(channel, received)| (Some(channel), received));
     Ok(Facts {
         version: text(globals, "version").unwrap_or_default(),
+        server_uuid: text(globals, "server_uuid").unwrap_or_default(),
         read_only: flag("read_only"),
         super_read_only: flag("super_read_only"),
         position: Position { executed: gtids(globals, "executed")?, received, purged: gtids(globals, "purged")? },
@@ -242,6 +245,7 @@ impl Facts {
         state.process = Process::Running;
         state.role = self.role();
         state.version = Some(self.version.clone());
+        state.server_uuid = Some(self.server_uuid.clone());
         state.position = Some(self.position.clone());
         state.replication = self.channel.as_ref().map(|channel| Replication {
             source: channel.host.clone(),
@@ -257,7 +261,7 @@ impl Facts {
     }
 }
 
-/// What is left to say when mysqld does not answer.
+/// What is left to say when mysqld does not answer. Which data directory it is stays true.
 pub fn tell_silence(state: &mut State) {
     state.process = Process::Down;
     state.role = Role::Unknown;

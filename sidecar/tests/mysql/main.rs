@@ -1,0 +1,4 @@
+//! The engine against real mysqld processes: what it does to one member and what follows for the others.
+
+mod life;
+mod rig;
