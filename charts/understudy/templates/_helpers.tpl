@@ -92,7 +92,7 @@ capabilities:
 # By name only: the operator cannot find out which Secrets there are.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create, patch]
+  verbs: [get, create, update]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
