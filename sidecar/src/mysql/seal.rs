@@ -4,6 +4,7 @@
 //! acknowledgement that never comes; turning semi-sync off frees it, but would tell its client "done" for something that no
 //! replica holds. So clients are cut off first: a killed connection cannot be told anything.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -32,6 +33,7 @@ pub async fn seal(access: &Access) -> Result<(), SqlError> {
     sealing.run("SET SESSION lock_wait_timeout=3600", QUERY_DEADLINE).await?;
     let began = Instant::now();
     let id = sealing.id();
+    let mut gone = HashSet::new();
     let outcome = {
         let setting = sealing.run("SET GLOBAL super_read_only=ON", DEADLINE);
         tokio::pin!(setting);
@@ -45,7 +47,7 @@ pub async fn seal(access: &Access) -> Result<(), SqlError> {
                 continue;
             }
             // All who could still be told of a commit are gone, and since `setting` waits nobody new can commit: let go of the rest.
-            if send_away(&mut killer).await? == 0 && !released {
+            if send_away(&mut killer, &mut gone).await? == 0 && !released {
                 info!("commits in flight wait for acknowledgements: letting them go, their clients are gone");
                 killer.run("SET GLOBAL rpl_semi_sync_source_enabled=OFF", QUERY_DEADLINE).await?;
                 released = true;
@@ -56,27 +58,28 @@ pub async fn seal(access: &Access) -> Result<(), SqlError> {
         let _ = killer.run(&format!("KILL {id}"), QUERY_DEADLINE).await;
         return Err(error);
     }
-    send_away(&mut killer).await?;
+    send_away(&mut killer, &mut gone).await?;
     info!(milliseconds = began.elapsed().as_millis(), "sealed");
     Ok(())
 }
 
-/// Kills the connections of clients, so that they connect again and find the new primary. Says how many there were that were not
-/// killed before.
-async fn send_away(sql: &mut Sql) -> Result<usize, SqlError> {
+/// Kills the connections of clients, so that they connect again and find the new primary. Says how many there were that are not in
+/// `gone`, and adds them: one that waits for an acknowledgement is cut off at once but stays in the list.
+async fn send_away(sql: &mut Sql, gone: &mut HashSet<u64>) -> Result<usize, SqlError> {
     let question = format!(
         "SELECT PROCESSLIST_ID AS id FROM performance_schema.threads WHERE TYPE='FOREGROUND' AND PROCESSLIST_ID IS NOT NULL \
-         AND PROCESSLIST_USER IS NOT NULL AND PROCESSLIST_COMMAND NOT IN ('Daemon', 'Killed', 'Binlog Dump', 'Binlog Dump GTID') \
+         AND PROCESSLIST_USER IS NOT NULL AND PROCESSLIST_COMMAND NOT IN ('Daemon', 'Binlog Dump', 'Binlog Dump GTID') \
          AND PROCESSLIST_USER NOT IN ('{LOCAL_USER}', '{CLONE_USER}', 'event_scheduler', 'system user') \
          AND PROCESSLIST_USER NOT LIKE '{}%'",
         REPLICATION_PREFIX.replace('_', "\\_")
     );
-    let clients: Vec<u64> = sql.rows(&question).await?.iter().filter_map(|row| number(row, "id")).collect();
+    let rows = sql.rows(&question).await?;
+    let clients: Vec<u64> = rows.iter().filter_map(|row| number(row, "id")).filter(|id| !gone.contains(id)).collect();
     for id in &clients {
         match sql.run(&format!("KILL {id}"), QUERY_DEADLINE).await {
             Err(error) if !error.is(NO_SUCH_THREAD) => return Err(error),
-            _ => {}
-        }
+            _ => gone.insert(*id),
+        };
     }
     Ok(clients.len())
 }
