@@ -1,0 +1,93 @@
+//! Golden files: what is built for an object as a user writes it. `UPDATE_GOLDEN=1` rewrites them.
+
+use std::path::PathBuf;
+
+use crds::mysql::MySQLCluster;
+use operator::mysql::build::{Objects, build, template_size};
+use operator::mysql::validate::{Desired, validate};
+use serde::Serialize;
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/build").join(name)
+}
+
+fn desired(name: &str) -> Desired {
+    let text = std::fs::read_to_string(path(&format!("{name}.yaml"))).unwrap();
+    validate(&serde_yaml::from_str::<MySQLCluster>(&text).unwrap()).unwrap()
+}
+
+fn text(objects: &Objects) -> String {
+    let Objects { config_map, services, network_policy, disruption_budget, stateful_set } = objects;
+    let mut all = vec![document(config_map)];
+    all.extend(services.iter().map(document));
+    all.push(document(network_policy));
+    all.extend(disruption_budget.as_ref().map(document));
+    all.push(document(stateful_set));
+    all.concat()
+}
+
+fn document(object: &impl Serialize) -> String {
+    format!("---\n{}", serde_yaml::to_string(object).unwrap())
+}
+
+fn golden(name: &str) {
+    let desired = desired(name);
+    let built = text(&build(&desired, desired.replicas, None, "registry.example/understudy:1"));
+    let file = path(&format!("{name}.golden.yaml"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &built).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap();
+    let differs = expected.lines().zip(built.lines()).position(|(expected, built)| expected != built);
+    assert!(expected == built, "{} differs from line {:?}; UPDATE_GOLDEN=1 rewrites it", file.display(), differs.map(|line| line + 1));
+}
+
+#[test]
+fn the_smallest_object_gets_every_default() {
+    golden("smallest");
+}
+
+#[test]
+fn every_field_arrives_where_it_belongs() {
+    golden("everything");
+}
+
+#[test]
+fn one_member_has_no_disruption_budget() {
+    golden("single");
+}
+
+#[test]
+fn another_my_cnf_is_another_config_map_and_another_revision() {
+    let one = desired("smallest");
+    let mut two = one.clone();
+    two.config.insert("max_connections".into(), "7".into());
+    let (one, two) = (build(&one, 3, None, "u"), build(&two, 3, None, "u"));
+    assert_ne!(one.config_map.metadata.name, two.config_map.metadata.name);
+    assert_ne!(one.stateful_set.spec.unwrap().template, two.stateful_set.spec.unwrap().template);
+}
+
+#[test]
+fn members_and_growing_volumes_leave_the_template_alone() {
+    let mut desired = desired("smallest");
+    let born = build(&desired, 3, None, "u").stateful_set;
+    desired.volume.size.0 = "5Gi".into();
+    desired.replicas = 5;
+    let grown = build(&desired, 5, template_size(&born), "u").stateful_set;
+    let (born, grown) = (born.spec.unwrap(), grown.spec.unwrap());
+    assert_eq!(born.volume_claim_templates, grown.volume_claim_templates, "the API server refuses any change of it");
+    assert_eq!(born.template, grown.template, "scaling restarts nobody");
+    assert_eq!(grown.replicas, Some(5));
+}
+
+#[test]
+fn nothing_of_a_cluster_is_named_or_selected_by_another() {
+    let [one, two] = ["smallest", "single"].map(|name| {
+        let desired = desired(name);
+        build(&desired, desired.replicas, None, "u")
+    });
+    let selector = |objects: &Objects| objects.stateful_set.spec.clone().unwrap().selector.match_labels.unwrap();
+    let labels = |objects: &Objects| objects.stateful_set.spec.clone().unwrap().template.metadata.unwrap().labels.unwrap();
+    assert!(selector(&one).iter().all(|(key, value)| labels(&one).get(key) == Some(value)));
+    assert!(!selector(&one).iter().all(|(key, value)| labels(&two).get(key) == Some(value)));
+}
