@@ -80,7 +80,7 @@ pub struct MySQLClusterSpec {
     #[schemars(schema_with = "config_schema")]
     #[x_kube(
         validation = Rule::new("self.all(name, name.matches('^[a-z][a-z0-9_.-]{0,63}$'))").message("config: option names are lower-case letters, digits, '_', '-' and '.', as in my.cnf, without leading dashes"),
-        validation = Rule::new("self.all(name, type(self[name]) == int || !string(self[name]).matches('[\\\\n\\\\r]'))").message("config: a value is one line; write each option as an entry of its own"),
+        validation = Rule::new("self.all(name, !string(self[name]).matches('[[:cntrl:]]'))").message("config: a value is one line of printable text; write each option as an entry of its own"),
         validation = Rule::new(owned_rule()).message(OWNED_MESSAGE)
     )]
     pub config: BTreeMap<String, IntOrString>,
