@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node as KubeNode, ServiceAccount};
 use kube::{Api, Client};
 
 use crate::binaries::{self, kube_path};
-use crate::dirs::Dirs;
+use crate::dirs::{Dirs, write_config};
 use crate::lab::Lab;
 use crate::network::{self, DNS, HOST, PODS, SERVICES};
 use crate::node::Node;
@@ -52,7 +52,8 @@ pub async fn up(dirs: &Dirs, nodes: usize, ui: &Ui) -> Result<()> {
     }
     ui.step("network", network::up(dirs, nodes)).await?;
     let pki = Pki::open(&dirs.lab.join("pki"))?;
-    ui.step("control plane", control_plane(dirs, &pki)).await?;
+    // A component that ended at once explains more than the wait that it spoilt.
+    ui.step("control plane", control_plane(dirs, &pki)).await.map_err(|error| stopped(dirs).err().unwrap_or(error))?;
     let lab = Lab::attach_in(dirs).await?;
     ui.step(&format!("{nodes} nodes"), async {
         try_join_all((1..=nodes).map(|index| Node::new(dirs, index)).map(|node| async move { node.start_containerd().await })).await?;
@@ -66,6 +67,7 @@ pub async fn up(dirs: &Dirs, nodes: usize, ui: &Ui) -> Result<()> {
         tokio::try_join!(ready(lab.client(), nodes), images::load(dirs, others, ui)).map(drop)
     })
     .await?;
+    stopped(dirs)?;
     ui.say(&format!("The lab is up: {nodes} nodes. Try `lab kubectl get nodes`, or export KUBECONFIG={}", dirs.kubeconfig().display()));
     // Last: a checkout that does not compile leaves a lab that runs.
     let ours = images::understudy_if_buildable(dirs, ui).await?;
@@ -84,12 +86,9 @@ pub async fn status(dirs: &Dirs) -> Result<String> {
     if !dirs.lab.exists() {
         bail!("the lab is down; start it with `lab up`");
     }
-    let mut names: Vec<String> =
-        ["etcd", "apiserver", "controller-manager", "scheduler", "proxy", "coredns", "provisioner"].map(Into::into).into();
-    names.extend(Node::all(dirs).iter().flat_map(|node| [node.containerd_name(), node.kubelet_name()]));
-    let mut lines: Vec<_> = names
-        .iter()
-        .map(|name| match Process::recorded(dirs, name) {
+    let mut lines: Vec<_> = components(dirs)
+        .into_iter()
+        .map(|(name, process)| match process {
             Some(process) => format!("{name:20} runs, process {}", process.pid),
             None => format!("{name:20} STOPPED, see `lab logs {name}`"),
         })
@@ -99,6 +98,26 @@ pub async fn status(dirs: &Dirs) -> Result<String> {
         Err(error) => lines.push(format!("{error:#}")),
     }
     Ok(lines.join("\n"))
+}
+
+/// Every component and its process, if it runs.
+fn components(dirs: &Dirs) -> Vec<(String, Option<Process>)> {
+    let mut names: Vec<String> =
+        ["etcd", "apiserver", "controller-manager", "scheduler", "proxy", "coredns", "provisioner"].map(Into::into).into();
+    names.extend(Node::all(dirs).iter().flat_map(|node| [node.containerd_name(), node.kubelet_name()]));
+    names.into_iter().map(|name| (name.clone(), Process::recorded(dirs, &name))).collect()
+}
+
+/// An error that quotes the log of the first component that was started and has ended.
+fn stopped(dirs: &Dirs) -> Result<()> {
+    for (name, process) in components(dirs) {
+        if process.is_none()
+            && let Ok(log) = fs::read_to_string(dirs.log(&name))
+        {
+            bail!("{name} has ended; the end of its log:\n{}", run::last_lines(&log, 10));
+        }
+    }
+    Ok(())
 }
 
 async fn control_plane(dirs: &Dirs, pki: &Pki) -> Result<()> {
@@ -118,7 +137,7 @@ async fn control_plane(dirs: &Dirs, pki: &Pki) -> Result<()> {
         pki.issue(name, common_name, group, &[])?;
         pki.kubeconfig(name, &server, &dirs.lab.join(format!("{name}.kubeconfig")))?;
     }
-    fs::write(dirs.lab.join("audit-policy.json"), AUDIT_POLICY)?;
+    let audit_policy = write_config(&dirs.lab, "audit-policy", "json", AUDIT_POLICY)?;
 
     let data = dirs.lab.join("etcd");
     // No fsync: the lab's history ends with the lab.
@@ -137,7 +156,7 @@ async fn control_plane(dirs: &Dirs, pki: &Pki) -> Result<()> {
     let mut apiserver = api_server_flags(pki, ETCD[0], HOST, 6443);
     apiserver.extend([
         "--allow-privileged=true".into(),
-        format!("--audit-policy-file={}", dirs.lab.join("audit-policy.json").display()),
+        format!("--audit-policy-file={audit_policy}"),
         format!("--audit-log-path={}", dirs.audit_log().display()),
         format!("--kubelet-client-certificate={}", pki.cert("admin").display()),
         format!("--kubelet-client-key={}", pki.key("admin").display()),
@@ -214,19 +233,19 @@ async fn services(dirs: &Dirs, lab: &Lab) -> Result<()> {
         "healthzBindAddress": "127.0.0.1:10256",
         "metricsBindAddress": "127.0.0.1:10249",
     });
-    let proxy_file = dirs.lab.join("proxy.json");
-    fs::write(&proxy_file, proxy.to_string())?;
-    Component::new("proxy", &kube, ["kube-proxy".into(), format!("--config={}", proxy_file.display())]).ensure(dirs).await?;
+    let proxy = write_config(&dirs.lab, "proxy", "json", &proxy.to_string())?;
+    Component::new("proxy", &kube, ["kube-proxy".into(), format!("--config={proxy}")]).ensure(dirs).await?;
 
-    let corefile = dirs.lab.join("Corefile");
-    fs::write(
-        &corefile,
-        format!(
+    let corefile = write_config(
+        &dirs.lab,
+        "coredns",
+        "conf",
+        &format!(
             ".:53 {{\n  bind {HOST}\n  errors\n  ready {HOST}:8089\n  kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {} lab\n    ttl 5\n  }}\n}}\n",
             kubeconfig.display()
         ),
     )?;
-    Component::new("coredns", &kube, ["coredns".into(), "-conf".into(), corefile.display().to_string()]).ensure(dirs).await?;
+    Component::new("coredns", &kube, ["coredns".into(), "-conf".into(), corefile]).ensure(dirs).await?;
     lab.kubectl_apply(&objects()).await?;
 
     // Replaced on every `up`: this program may have been built anew.

@@ -50,3 +50,13 @@ impl Dirs {
         self.lab.join("audit.log")
     }
 }
+
+/// Writes a component's configuration to `DIR/NAME-DIGEST.EXTENSION`: the same text is never written twice (kube-proxy ends when its file is
+/// touched), and another text is another command line, which restarts the component.
+pub fn write_config(dir: &Path, name: &str, extension: &str, text: &str) -> Result<String> {
+    let path = dir.join(format!("{name}-{}.{extension}", crate::binaries::digest([text])));
+    if !path.exists() {
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(path.display().to_string())
+}

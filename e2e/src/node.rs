@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::binaries::kube_path;
-use crate::dirs::Dirs;
+use crate::dirs::{Dirs, write_config};
 use crate::network::{DNS, HOST, node_address, node_bridge};
 use crate::pki::Pki;
 use crate::process::Component;
@@ -71,11 +71,9 @@ impl Node {
         let dir = self.dir();
         fs::create_dir_all(dir.join("cni"))?;
         fs::write(dir.join("cni/10-lab.conflist"), self.cni())?;
-        fs::write(dir.join("containerd.toml"), self.containerd_config())?;
+        let config = write_config(&dir, "containerd", "toml", &self.containerd_config())?;
         let program = PathBuf::from("containerd");
-        Component::new(self.containerd_name(), &program, ["--config".into(), dir.join("containerd.toml").display().to_string()])
-            .ensure(&self.dirs)
-            .await?;
+        Component::new(self.containerd_name(), &program, ["--config".into(), config]).ensure(&self.dirs).await?;
         run::wait(&format!("containerd of {}", self.name()), START_DEADLINE, async || {
             run::output(self.ctr().arg("version")).await.map(|_| Some(()))
         })
@@ -88,12 +86,12 @@ impl Node {
         pki.issue(&name, &format!("system:node:{name}"), Some("system:nodes"), &[&name, &address])?;
         let kubeconfig = dir.join("kubeconfig");
         pki.kubeconfig(&name, &format!("https://{HOST}:6443"), &kubeconfig)?;
-        fs::write(dir.join("kubelet.json"), self.kubelet_config(pki))?;
+        let config = write_config(&dir, "kubelet", "json", &self.kubelet_config(pki))?;
         // Not the host's: its search domains are no business of the lab.
         fs::write(dir.join("resolv.conf"), "")?;
         let arguments = [
             "kubelet".into(),
-            format!("--config={}", dir.join("kubelet.json").display()),
+            format!("--config={config}"),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--hostname-override={name}"),
             format!("--node-ip={address}"),
