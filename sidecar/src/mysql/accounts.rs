@@ -103,7 +103,8 @@ pub const EXISTING: &str = "SELECT u.User AS user, a.ATTRIBUTE->>'$.understudy' 
 impl Account {
     fn essence(&self) -> Vec<u8> {
         let mut essence = Vec::new();
-        for part in [&self.user, &self.password, self.require].into_iter().chain(self.before.iter().chain(&self.grants).map(String::as_str)) {
+        for part in [&self.user, &self.password, self.require].into_iter().chain(self.before.iter().chain(&self.grants).map(String::as_str))
+        {
             essence.extend_from_slice(&(part.len() as u64).to_le_bytes());
             essence.extend_from_slice(part.as_bytes());
         }
@@ -120,8 +121,9 @@ impl Account {
 
     fn has(&self, fingerprint: &str) -> bool {
         let Some((salt, _)) = fingerprint.split_once('$') else { return false };
-        let salt: Option<Vec<u8>> =
-            (0..salt.len() / 2).map(|index| salt.get(2 * index..2 * index + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect();
+        let salt: Option<Vec<u8>> = (0..salt.len() / 2)
+            .map(|index| salt.get(2 * index..2 * index + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+            .collect();
         salt.is_some_and(|salt| self.fingerprint(&salt) == fingerprint)
     }
 
@@ -153,13 +155,7 @@ mod tests {
     use super::*;
 
     fn account(password: &str) -> Account {
-        Account {
-            user: "shop".into(),
-            password: password.into(),
-            require: "X509",
-            before: vec![],
-            grants: vec!["ALL ON `shop`.*".into()],
-        }
+        Account { user: "shop".into(), password: password.into(), require: "X509", before: vec![], grants: vec!["ALL ON `shop`.*".into()] }
     }
 
     fn fingerprint(statements: &[String]) -> Existing {

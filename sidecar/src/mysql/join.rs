@@ -4,7 +4,7 @@
 //! start either finds a whole data directory or starts over. The scratch directory is initialised before any order comes: the same
 //! one then becomes the data directory, or is the recipient of the clone, and nobody has to wait for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sidecar_protocol::Order;
@@ -100,7 +100,7 @@ pub async fn fill(
         match wished {
             Wish::Initialise => {
                 joiner.stop().await;
-                files::enthrone(config, &data, None)?;
+                enthrone(config, &data, None).await?;
                 info!("initialised");
                 break;
             }
@@ -132,6 +132,13 @@ pub async fn fill(
     Ok(())
 }
 
+/// Off the one thread that also answers probes: it waits for the disk.
+async fn enthrone(config: &Config, data: &Path, donor: Option<&str>) -> Result<(), FileError> {
+    let (config, data, donor) = (config.clone(), data.to_owned(), donor.map(str::to_owned));
+    let done = tokio::task::spawn_blocking(move || files::enthrone(&config, &data, donor.as_deref())).await;
+    done.expect("it does not panic, and is not cancelled")
+}
+
 // === impl Joiner ===
 
 impl Joiner<'_> {
@@ -158,7 +165,7 @@ impl Joiner<'_> {
     }
 
     /// Tries the donors in order. Ends early when an order no longer names the one at work.
-    async fn clone_from_first(&mut self, data: &PathBuf, donors: &[Peer], orders: &mut watch::Receiver<Option<Order<Assignment>>>) -> bool {
+    async fn clone_from_first(&mut self, data: &Path, donors: &[Peer], orders: &mut watch::Receiver<Option<Order<Assignment>>>) -> bool {
         let mut failures = Vec::new();
         for donor in donors {
             let (reporter, member) = (self.reporter, donor.member.clone());
@@ -206,7 +213,7 @@ impl Joiner<'_> {
         false
     }
 
-    async fn clone_from(&mut self, data: &PathBuf, donor: &Peer) -> Result<(), CloneError> {
+    async fn clone_from(&mut self, data: &Path, donor: &Peer) -> Result<(), CloneError> {
         let member = &donor.member;
         let password = files::read(&self.config.system_dir.join("clone"))?;
         // Ask first: a donor that does not answer must not cost us the scratch directory.
@@ -277,7 +284,7 @@ impl Joiner<'_> {
 
     /// Starts once more where it was cloned: mysqld puts the files in place by paths that it noted, so it must do that before the
     /// rename; and its own record must say that the clone is complete.
-    async fn finish(&mut self, data: &PathBuf, donor: &str) -> Result<(), CloneError> {
+    async fn finish(&mut self, data: &Path, donor: &str) -> Result<(), CloneError> {
         let (server, mut sql) = Scratch::start(self.config, self.user, data, self.local_password).await?;
         let server = self.server.insert(server);
         let rows = sql.rows("SELECT STATE AS state, ERROR_MESSAGE AS message FROM performance_schema.clone_status").await;
@@ -291,8 +298,7 @@ impl Joiner<'_> {
         drop(sql);
         let _ = server;
         self.stop().await;
-        files::enthrone(self.config, data, Some(donor))?;
-        Ok(())
+        Ok(enthrone(self.config, data, Some(donor)).await?)
     }
 
     /// After a failed clone: the scratch server is kept when its data was not touched, else all is made anew.

@@ -189,8 +189,7 @@ impl Member {
             let sql = self.access.connect().await?;
             let watch = tokio::spawn(self.access.connect().await?.until_gone());
             info!("mysqld answers");
-            self.session =
-                Some(Session { sql, watch, backlog: Backlog::default(), readiness: Readiness::default(), disconnected: None });
+            self.session = Some(Session { sql, watch, backlog: Backlog::default(), readiness: Readiness::default(), disconnected: None });
         }
         let Some(session) = &mut self.session else { return Err(SqlError::Gone("no session".into())) };
         let facts = look(&mut session.sql).await?;
@@ -317,8 +316,7 @@ impl Member {
         let order = self.orders.borrow().clone();
         self.reporter.change(|state| {
             tell_silence(state);
-            state.accepted =
-                order.map(|order| Accepted { term: order.term, assignment: order.assignment, converged: false });
+            state.accepted = order.map(|order| Accepted { term: order.term, assignment: order.assignment, converged: false });
             state.ready = false;
             state.problem = trouble;
         });

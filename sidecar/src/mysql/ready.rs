@@ -51,9 +51,8 @@ mod tests {
     #[test]
     fn a_replica_serves_while_its_lost_source_was_heard_of_lately() {
         let (mut readiness, start) = (Readiness::default(), Instant::now());
-        let mut judge = |seconds, receiver| {
-            readiness.judge(start + Duration::from_secs(seconds), &replica(receiver), None, Some(Duration::ZERO), 30)
-        };
+        let mut judge =
+            |seconds, receiver| readiness.judge(start + Duration::from_secs(seconds), &replica(receiver), None, Some(Duration::ZERO), 30);
         assert!(!judge(0, Receiver::Connecting), "never caught up");
         assert!(judge(1, Receiver::On));
         assert!(judge(20, Receiver::Connecting));

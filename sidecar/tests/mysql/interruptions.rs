@@ -101,14 +101,14 @@ async fn an_empty_member_says_that_no_donor_works_and_goes_on_trying() {
     let rig = Rig::new().await;
     let zero = rig.primary().await;
     let mut one = rig.member(1);
-    fs::write(rig.dir.join("system/clone"), "wrong").unwrap();
-    one.follow(&rig, 0, &[3, 0], false);
+    one.follow(&rig, 0, &[3, 4], false);
     let state = one.until("stuck", |state| state.problem.is_some()).await;
     let problem = state.problem.unwrap();
     assert_eq!(problem.code, ProblemCode::CloneFailed);
-    assert!(problem.message.contains("shop-3") && problem.message.contains("shop-0"), "{}", problem.message);
-    assert!(!problem.message.contains("wrong"), "{}", problem.message);
-    // The primary takes the new password as a rotation; then the donor works.
+    assert!(problem.message.contains("shop-3") && problem.message.contains("shop-4"), "{}", problem.message);
+    assert_eq!(state.data, Data::Empty);
+    one.follow(&rig, 0, &[3, 0], false);
     one.converged().await;
+    assert_eq!((one.now().problem, one.now().cloned_from.as_deref()), (None, Some("shop-0")));
     drop(zero);
 }

@@ -31,7 +31,13 @@ async fn members_clone_from_the_previous_one_and_follow_the_primary_over_tls() {
         let refused = member.app().await.query_drop("INSERT INTO shop_db.t VALUES (99)").await;
         assert!(refused.unwrap_err().to_string().contains("read-only"), "a replica accepts no write");
     }
-    assert_eq!(zero.ask("SELECT GROUP_CONCAT(DISTINCT CONNECTION_TYPE) FROM performance_schema.threads WHERE PROCESSLIST_COMMAND LIKE 'Binlog Dump%'").await, "SSL/TLS");
+    assert_eq!(
+        zero.ask(
+            "SELECT GROUP_CONCAT(DISTINCT CONNECTION_TYPE) FROM performance_schema.threads WHERE PROCESSLIST_COMMAND LIKE 'Binlog Dump%'"
+        )
+        .await,
+        "SSL/TLS"
+    );
 }
 
 #[tokio::test]
@@ -47,7 +53,10 @@ async fn commits_wait_for_acknowledgements_only_once_a_replica_gives_them() {
     assert_eq!(state.semi_sync.unwrap().acks, 1);
     zero.until("heard", |state| state.semi_sync.is_some_and(|semi| semi.clients == 1)).await;
     create_rows(&mut zero.app().await, 0, 5).await;
-    assert_eq!(zero.ask("SELECT VARIABLE_VALUE>=5 FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_yes_tx'").await, "1");
+    assert_eq!(
+        zero.ask("SELECT VARIABLE_VALUE>=5 FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_yes_tx'").await,
+        "1"
+    );
 
     // Isolated, it acknowledges nothing: a commit waits, for ever, and no "done" reaches its client.
     one.order(Assignment::Isolated);

@@ -1,4 +1,5 @@
 //! The engine against real mysqld processes: what it does to one member and what follows for the others.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod interruptions;
 mod life;

@@ -55,7 +55,13 @@ impl Rig {
         fs::create_dir_all(&dir).unwrap();
         let rig = Self { dir, subnet: [16 + (std::process::id() % 200) as u8, number as u8], _turn: turn };
         rig.certificates();
-        for (file, text) in [("system/replication", "repl-'1\\"), ("system/clone", "clone-\"1"), ("app/username", "shop"), ("app/password", "app-1"), ("app/database", "shop_db")] {
+        for (file, text) in [
+            ("system/replication", "repl-'1\\"),
+            ("system/clone", "clone-\"1"),
+            ("app/username", "shop"),
+            ("app/password", "app-1"),
+            ("app/database", "shop_db"),
+        ] {
             let path = rig.dir.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
@@ -233,7 +239,8 @@ impl Member {
     /// A connection as the sidecar itself.
     pub async fn local(&self) -> Conn {
         let password = fs::read_to_string(self.config.data_dir.join(".understudy/local-password")).unwrap();
-        let options = OptsBuilder::default().socket(Some(self.config.socket().to_string_lossy())).user(Some("understudy")).pass(Some(password));
+        let options =
+            OptsBuilder::default().socket(Some(self.config.socket().to_string_lossy())).user(Some("understudy")).pass(Some(password));
         Conn::new(options).await.expect("the sidecar's own account")
     }
 
@@ -331,7 +338,9 @@ fn unpacked() -> PathBuf {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mysql-9.7-")))
-        .expect("no MySQL image in the cache: run `cargo run -p e2e --bin lab -- images`, or set MYSQLD_ROOT to a root file system with mysqld");
+        .expect(
+            "no MySQL image in the cache: run `cargo run -p e2e --bin lab -- images`, or set MYSQLD_ROOT to a root file system with mysqld",
+        );
     let root = cache.join("mysqld-root").join(archive.file_stem().unwrap());
     if !root.exists() {
         let draft = root.with_extension(format!("draft-{}", std::process::id()));
