@@ -25,6 +25,8 @@ demo: $(if $(CONTEXT),,lab-up) ## Two commands to a MySQL cluster that survives 
 	cargo run -q --locked --bin demo -- $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE)) $(if $(MYSQL_IMAGE),--mysql-image $(MYSQL_IMAGE))
 
 test: ## Every test; those that need root and the lab come last.
+	@# The sidecar's tests run the mysqld of the lab's image.
+	$(LAB) images
 	cargo test --locked --workspace
 	cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-run
 	@# The lab goes down whatever the tests said, and says so elsewhere: their verdict is the end of the output.
