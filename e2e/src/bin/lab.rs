@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use e2e::dirs::Dirs;
 use e2e::ui::Ui;
-use e2e::{Lab, binaries, cluster, images, provisioner, volumes};
+use e2e::{Lab, binaries, cluster, host, images, provisioner, volumes};
 
 /// A real Kubernetes of several nodes on this machine, with a real MySQL to run in it.
 #[derive(Parser)]
@@ -100,6 +100,7 @@ async fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Images => {
+            host::install_packages(&ui).await?;
             let mut all = images::base(&dirs, &ui).await?;
             all.push(images::understudy(&dirs, &ui).await?);
             images::load(&dirs, &all, &ui).await
