@@ -1,0 +1,109 @@
+//! What every reconcile of one scope shares.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use kube::Client;
+use rustls::ClientConfig;
+use sidecar_protocol::client::ClientError;
+
+use crate::apply::Memory;
+use crate::events::Events;
+use crate::members::Members;
+use crate::metrics::Metrics;
+use crate::pauses;
+use crate::secrets::Credentials;
+use crate::watches::{Caches, ClusterRef};
+
+/// A failed reconcile is tried again after this, then ever later.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// Jitter adds up to as much again.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// What every reconcile of one scope shares.
+pub struct Context {
+    /// Access to Kubernetes.
+    pub client: Client,
+    /// What the watches show.
+    pub caches: Caches,
+    /// What the members say.
+    pub members: Arc<Members>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is told to people.
+    pub events: Events,
+    /// Where pods take the sidecar from.
+    pub sidecar_image: String,
+    notes: Mutex<HashMap<ClusterRef, Arc<Notes>>>,
+}
+
+/// What the passes over one cluster remember of each other. It may be lost at any time.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Of applying.
+    pub memory: Memory,
+    tls: Mutex<Option<(Credentials, Arc<ClientConfig>)>>,
+    retries: Mutex<Option<ExponentialBackoff>>,
+}
+
+impl Context {
+    /// With nothing noted yet.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        caches: Caches,
+        members: Arc<Members>,
+        metrics: Arc<Metrics>,
+        events: Events,
+        sidecar_image: String,
+    ) -> Self {
+        Self { client, caches, members, metrics, events, sidecar_image, notes: Mutex::default() }
+    }
+
+    /// The notes on a cluster.
+    #[must_use]
+    pub fn notes(&self, cluster: &ClusterRef) -> Arc<Notes> {
+        Arc::clone(lock(&self.notes).entry(cluster.clone()).or_default())
+    }
+
+    /// The cluster is gone.
+    pub fn forget(&self, cluster: &ClusterRef) {
+        lock(&self.notes).remove(cluster);
+        self.members.forget(cluster);
+        self.metrics.forget(cluster);
+    }
+}
+
+impl Notes {
+    /// How to call members with `credentials`: the same value as long as they are the same.
+    ///
+    /// # Errors
+    /// When the certificates cannot be used.
+    pub fn tls(&self, credentials: &Credentials) -> Result<Arc<ClientConfig>, ClientError> {
+        let mut known = lock(&self.tls);
+        if let Some((_, config)) = known.as_ref().filter(|(of, _)| of == credentials) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(credentials.tls()?);
+        *known = Some((credentials.clone(), Arc::clone(&config)));
+        Ok(config)
+    }
+
+    /// How long to wait after one more failure.
+    #[must_use]
+    pub fn failed(&self) -> Duration {
+        let mut retries = lock(&self.retries);
+        retries.get_or_insert_with(|| pauses::growing(FIRST_RETRY, LAST_RETRY)).next().unwrap_or(LAST_RETRY)
+    }
+
+    /// The last pass did not fail.
+    pub fn succeeded(&self) {
+        lock(&self.retries).take();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

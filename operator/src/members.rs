@@ -1,0 +1,253 @@
+//! One task a member, that holds its sidecar's report stream and carries orders to it.
+//!
+//! What a member says is kept here, recent or not at all: a member that said nothing for three seconds is silent. When it says
+//! something that could change a decision, its cluster is looked at again. What is decided is not known here.
+//!
+//! An order is given once, in the background, and one at a time a member: a frozen member holds up nobody, and a later decision's
+//! order is never overtaken by an earlier one on its way.
+
+pub mod material;
+mod stream;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::ClientConfig;
+use sidecar_protocol::client::{Client, ClientError};
+use sidecar_protocol::mysql::{Assignment, Data, State};
+use sidecar_protocol::{Order, Report};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::clock::now;
+use crate::mysql::observed::Seen;
+use crate::pauses;
+use crate::wake::Wake;
+use crate::watches::ClusterRef;
+
+/// A refused or lost order is given again after this long, and up to as long again by chance.
+const ORDER_AGAIN: Duration = Duration::from_millis(500);
+/// A clone's progress is worth a status write this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
+
+/// A member to listen to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Pod name.
+    pub member: String,
+    /// UID of the pod.
+    pub pod: String,
+    /// Its address.
+    pub ip: IpAddr,
+    /// The host name that its certificate must show.
+    pub host: String,
+}
+
+/// Every member of every cluster.
+#[derive(Debug)]
+pub struct Members {
+    wake: Wake,
+    followed: Mutex<HashMap<Key, Followed>>,
+}
+
+/// UID of the custom resource, name of the pod.
+type Key = (String, String);
+
+#[derive(Debug)]
+struct Followed {
+    target: Target,
+    cluster: ClusterRef,
+    tls: watch::Sender<Arc<ClientConfig>>,
+    slot: Arc<Slot>,
+    task: AbortHandle,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What is known of one member.
+#[derive(Debug)]
+struct Slot {
+    known: Mutex<Known>,
+    /// The connection failed under an order: the stream on it is given up too.
+    broken: Notify,
+}
+
+#[derive(Debug)]
+struct Known {
+    report: Option<Report<State>>,
+    since: Timestamp,
+    client: Option<Client>,
+    ordering: bool,
+    refusal: Option<String>,
+    progress: Option<(u64, Instant)>,
+}
+
+impl Members {
+    /// Nobody yet. `wake` is told of news.
+    #[must_use]
+    pub fn new(wake: Wake) -> Self {
+        Self { wake, followed: Mutex::default() }
+    }
+
+    /// Listens to exactly `targets` of the cluster with this `uid`, with these certificates.
+    pub fn follow(&self, cluster: &ClusterRef, uid: &str, targets: Vec<Target>, tls: &Arc<ClientConfig>) {
+        let mut followed = self.followed();
+        followed.retain(|(of, _), one| of != uid || targets.contains(&one.target));
+        for target in targets {
+            let key = (uid.to_owned(), target.member.clone());
+            match followed.get(&key) {
+                // A new certificate: the connection is made anew, and what was said stays said.
+                Some(known) => {
+                    _ = known.tls.send_if_modified(|old| {
+                        !Arc::ptr_eq(old, tls) && {
+                            *old = Arc::clone(tls);
+                            true
+                        }
+                    })
+                }
+                None => {
+                    followed.insert(key, self.start(cluster, uid, target, tls));
+                }
+            }
+        }
+    }
+
+    fn start(&self, cluster: &ClusterRef, uid: &str, target: Target, tls: &Arc<ClientConfig>) -> Followed {
+        let slot = Arc::new(Slot::new());
+        let (sender, receiver) = watch::channel(Arc::clone(tls));
+        let stream = stream::Stream {
+            cluster: cluster.clone(),
+            uid: uid.to_owned(),
+            target: target.clone(),
+            slot: Arc::clone(&slot),
+            wake: self.wake.clone(),
+        };
+        let task = tokio::spawn(stream.run(receiver)).abort_handle();
+        Followed { target, cluster: cluster.clone(), tls: sender, slot, task }
+    }
+
+    /// Forgets every member of a cluster.
+    pub fn forget(&self, cluster: &ClusterRef) {
+        self.followed().retain(|_, one| one.cluster != *cluster);
+    }
+
+    /// What a member says; `None` when nobody listens to it yet.
+    #[must_use]
+    pub fn seen(&self, uid: &str, member: &str) -> Option<Seen<Report<State>>> {
+        let slot = self.slot(uid, member)?;
+        let known = slot.known();
+        Some(known.report.clone().map_or(Seen::Silent { since: known.since }, Seen::Answered))
+    }
+
+    /// The members of a cluster that refused their last order, and why.
+    #[must_use]
+    pub fn refusals(&self, uid: &str) -> Vec<(String, String)> {
+        let followed = self.followed();
+        let ours = followed.iter().filter(|((of, _), _)| of == uid);
+        ours.filter_map(|((_, member), one)| Some((member.clone(), one.slot.known().refusal.clone()?))).collect()
+    }
+
+    /// Calls `read` with each member that answers, its cluster and its report.
+    pub fn each_report(&self, mut read: impl FnMut(&ClusterRef, &str, &Report<State>)) {
+        for ((_, member), one) in self.followed().iter() {
+            if let Some(report) = &one.slot.known().report {
+                read(&one.cluster, member, report);
+            }
+        }
+    }
+
+    /// Gives an order in the background, unless one is on its way: then the cluster is looked at again when that one has ended.
+    pub fn order(&self, uid: &str, member: &str, order: Order<Assignment>) {
+        let followed = self.followed();
+        let Some(one) = followed.get(&(uid.to_owned(), member.to_owned())) else { return };
+        let mut known = one.slot.known();
+        let Some(client) = known.client.clone().filter(|_| !known.ordering) else { return };
+        known.ordering = true;
+        drop(known);
+        let (slot, wake, cluster, member) = (Arc::clone(&one.slot), self.wake.clone(), one.cluster.clone(), member.to_owned());
+        tokio::spawn(async move {
+            match client.order::<_, State>(&order).await {
+                Ok(report) => {
+                    tracing::info!(%cluster, member, term = order.term, assignment = ?order.assignment, "order accepted");
+                    slot.known().refusal = None;
+                    slot.record(report);
+                }
+                Err(error) => {
+                    tracing::warn!(%cluster, member, term = order.term, assignment = ?order.assignment, %error, "order not accepted");
+                    match error {
+                        ClientError::Refused(refusal) => slot.known().refusal = Some(refusal.to_string()),
+                        // An order may still be on its way on this connection; the next one must not follow it there.
+                        _ => slot.give_up(),
+                    }
+                    sleep(pauses::about(ORDER_AGAIN)).await;
+                }
+            }
+            slot.known().ordering = false;
+            wake.wake(&cluster);
+        });
+    }
+
+    fn slot(&self, uid: &str, member: &str) -> Option<Arc<Slot>> {
+        Some(Arc::clone(&self.followed().get(&(uid.to_owned(), member.to_owned()))?.slot))
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<Key, Followed>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn new() -> Self {
+        let known = Known { report: None, since: now(), client: None, ordering: false, refusal: None, progress: None };
+        Self { known: Mutex::new(known), broken: Notify::new() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps `report`; whether it says something new.
+    fn record(&self, report: Report<State>) -> bool {
+        let mut known = self.known();
+        let news = known.report.as_ref().is_none_or(|old| !material::same(old, &report)) | known.has_progress(&report.state.data);
+        known.report = Some(report);
+        known.since = now();
+        news
+    }
+
+    /// It does not answer; whether that is new.
+    fn silent(&self) -> bool {
+        let mut known = self.known();
+        known.client = None;
+        known.report.take().is_some()
+    }
+
+    /// The connection is of no use any more.
+    fn give_up(&self) {
+        self.known().client = None;
+        self.broken.notify_one();
+    }
+}
+
+impl Known {
+    /// Whether a clone is far enough beyond what was last shown, and not shown just now.
+    fn has_progress(&mut self, data: &Data) -> bool {
+        let Some(step) = material::progress(data) else {
+            self.progress = None;
+            return false;
+        };
+        let shown = self.progress.is_some_and(|(shown, at)| shown == step || at.elapsed() < PROGRESS_EVERY);
+        if !shown {
+            self.progress = Some((step, Instant::now()));
+        }
+        !shown
+    }
+}

@@ -1,0 +1,382 @@
+//! The pipeline, written once: from a custom resource to orders, and back to its status.
+//!
+//! Each step is a room of the engine and says whether it talks to Kubernetes. Authority is claimed by a guarded status write before
+//! anything is done with it, and then all is looked at anew: a crash between any two steps resumes. What stands in the way of one
+//! step ([`Obstacle`]) does not keep members from their orders.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::PostParams;
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use tokio::time::timeout;
+use tracing::{Instrument, Span, field};
+
+use crate::apply::volumes::{Growth, Refused};
+use crate::apply::{Applied, ApplyError, Live, apply};
+use crate::clock::now;
+use crate::context::{Context, Notes};
+use crate::events::Kind;
+use crate::members::Target;
+use crate::metrics::Cluster;
+use crate::mysql::act::{ActError, act};
+use crate::mysql::build::{build, template_size};
+use crate::mysql::decide::{Decision, Step, decide};
+use crate::mysql::observe::{self, ObserveError, observe};
+use crate::mysql::observed::Observed;
+use crate::mysql::status::{self, Obstacle, Pass};
+use crate::mysql::validate::{Desired, validate};
+use crate::pauses;
+use crate::secrets::{self, PasswordMissing, SecretsError};
+use crate::watches::{ClusterRef, Guarded, NotSynced};
+
+/// A pass that takes longer has met an API server that does not answer; all of it can be begun anew.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How often a cluster is looked at although nothing happened, at least: what no watch shows, such as a deleted Secret. Jitter adds up
+/// to as much again.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How soon an obstacle is tried again.
+const OBSTACLE: Duration = Duration::from_secs(3);
+/// Claims and conflicts in one pass; a cluster in good order needs two.
+const ROUNDS: usize = 8;
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The watches have not begun.
+    #[error(transparent)]
+    NotSynced(#[from] NotSynced),
+    /// The custom resource cannot be read.
+    #[error("get MySQLCluster: {0}")]
+    Read(#[source] kube::Error),
+    /// Observing failed.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The status, and with it the claim of a term, cannot be written.
+    #[error("write status: {0}")]
+    Status(#[source] kube::Error),
+    /// The Secrets are not as they should be.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The objects are not as they should be.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Acting failed.
+    #[error(transparent)]
+    Act(#[from] ActError),
+    /// Kubernetes does not answer.
+    #[error("not done within {} s", DEADLINE.as_secs())]
+    Deadline,
+    /// Others write the status all the time.
+    #[error("the status was written by somebody else {ROUNDS} times in a row")]
+    Contended,
+}
+
+impl Error {
+    /// For metrics.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::NotSynced(_) => "NotSynced",
+            Self::Read(_) => "Read",
+            Self::Observe(_) => "Observe",
+            Self::Status(_) => "Status",
+            Self::Secrets(error) => error.category(),
+            Self::Apply(error) => error.category(),
+            Self::Act(_) => "Act",
+            Self::Deadline => "Deadline",
+            Self::Contended => "Contended",
+        }
+    }
+}
+
+/// One pass over one cluster.
+///
+/// # Errors
+/// Never: what fails is logged, counted, and tried again ever later.
+pub async fn reconcile(cluster: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    static RUN: AtomicU64 = AtomicU64::new(1);
+    let name = ClusterRef::from_obj(&*cluster);
+    let run = RUN.fetch_add(1, Ordering::Relaxed);
+    let label = format!("{}/{}", name.namespace.as_deref().unwrap_or_default(), name.name);
+    let span = tracing::info_span!("reconcile", cluster = label, run, term = field::Empty, state = field::Empty);
+    let pass = async {
+        let _measure = context.metrics.measure();
+        let notes = context.notes(&name);
+        if let Err(invalid) = &cluster.0 {
+            unreadable(&context, &name, invalid);
+            return Action::await_change();
+        }
+        let result = timeout(DEADLINE, Reconcile { context: &context, name: &name, notes: &notes }.run()).await;
+        match result.unwrap_or(Err(Error::Deadline)) {
+            Ok(after) => {
+                notes.succeeded();
+                Action::requeue(after)
+            }
+            Err(error) => {
+                let after = notes.failed();
+                context.metrics.failed(error.category());
+                tracing::warn!(category = error.category(), %error, retry_in = ?after, "reconcile failed");
+                Action::requeue(after)
+            }
+        }
+    };
+    Ok(pass.instrument(span).await)
+}
+
+/// What is malformed is told and left alone; it stops no other (I13).
+fn unreadable(context: &Context, name: &ClusterRef, invalid: &InvalidObject) {
+    let about = ObjectReference { uid: invalid.metadata.uid.clone(), ..ObjectReference::from(name.clone()) };
+    tracing::warn!(error = invalid.error, "this object cannot be read; it is left alone");
+    context.events.say(&about, Kind::Warning, "Unreadable", "Read", &format!("this object cannot be read: {}", invalid.error));
+}
+
+struct Reconcile<'a> {
+    context: &'a Context,
+    name: &'a ClusterRef,
+    notes: &'a Notes,
+}
+
+impl Reconcile<'_> {
+    /// Returns when to look again.
+    async fn run(&self) -> Result<Duration, Error> {
+        self.context.caches.ready().await?;
+        let mut known: Option<MySQLCluster> = None;
+        for _ in 0..ROUNDS {
+            // talks to Kubernetes: the watch may be older than our own last write, and a claim stands on it.
+            let cluster = match known.take() {
+                Some(cluster) => cluster,
+                None => match self.api().get_opt(&self.name.name).await.map_err(Error::Read)? {
+                    Some(cluster) => cluster,
+                    None => {
+                        self.context.forget(self.name);
+                        return Ok(RESYNC);
+                    }
+                },
+            };
+            match self.round(cluster).await? {
+                Round::Done(after) => return Ok(after.min(pauses::about(RESYNC))),
+                Round::Claimed(cluster) => known = Some(*cluster),
+                Round::Conflict => {}
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    async fn round(&self, cluster: MySQLCluster) -> Result<Round, Error> {
+        let (context, now) = (self.context, now());
+        let old = cluster.status.clone().unwrap_or_default();
+        let generation = cluster.metadata.generation;
+        Span::current().record("term", old.term);
+        if cluster.metadata.deletion_timestamp.is_some() {
+            // Its objects go with it, by their owner references; nobody is ordered about any more.
+            context.members.forget(self.name);
+            return Ok(Round::Done(RESYNC));
+        }
+        if cluster.spec.suspend {
+            return self.write(cluster, status::suspended(&old, generation, now), RESYNC).await;
+        }
+
+        // pure
+        let desired = match validate(&cluster) {
+            Ok(desired) => desired,
+            Err(invalid) => {
+                context.events.say(&cluster.object_ref(&()), Kind::Warning, "InvalidSpec", "Validate", &invalid.to_string());
+                return self.write(cluster, status::invalid(&old, &invalid, generation, now), RESYNC).await;
+            }
+        };
+
+        // talks to Kubernetes
+        let live = context.caches.live(self.name);
+        let observed = observe(&context.client, &context.caches, &context.members, &cluster, &desired, &live, now).await?;
+
+        // pure
+        let decision = decide(&desired, &observed, &old, now);
+        Span::current().record("state", decision.state.as_str());
+        self.tell(&cluster, &old, &decision);
+
+        // talks to Kubernetes: the claim, guarded by resourceVersion. Nothing else of this decision is carried out.
+        if let Some(authority) = decision.intent.clone() {
+            tracing::info!(reason = decision.reason, ?authority, "claiming");
+            let mut status = old.clone();
+            authority.write(&mut status);
+            return self.claim(cluster, status).await;
+        }
+
+        // talks to Kubernetes: Secrets, then the objects that mount them; an obstacle there is no reason to leave members without orders.
+        let (settled, obstacles, failure) = self.establish(&desired, &observed, &decision, &live).await;
+
+        // talks to members, and to Kubernetes
+        let acted = act(context, &desired, &observed, old.term, &decision).await;
+
+        // pure
+        let pass = Pass { desired: &desired, observed: &observed, decision: &decision, obstacles: &obstacles, generation, settled };
+        let status = status::status(&pass, &old, now);
+        context.metrics.show(
+            self.name,
+            Cluster {
+                state: status.state.clone(),
+                term: status.term,
+                ready: status.members.iter().filter(|member| member.ready).count(),
+                wanted: desired.replicas,
+            },
+        );
+
+        // talks to Kubernetes
+        let after = [decision.requeue, observe::look_again(&live, now), (!obstacles.is_empty()).then_some(OBSTACLE)];
+        let round = self.write(cluster, status, after.into_iter().flatten().min().unwrap_or(Duration::MAX)).await?;
+        acted?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(round),
+        }
+    }
+
+    /// Secrets and objects. Returns whether Kubernetes has taken up all of it, what stands in the way, and what failed unexpectedly.
+    async fn establish(
+        &self,
+        desired: &Desired,
+        observed: &Observed,
+        decision: &Decision,
+        live: &Live,
+    ) -> (bool, Vec<Obstacle>, Option<Error>) {
+        let mut obstacles = Vec::new();
+        let result = async {
+            let applied = self.ensure(desired, observed, decision, live, &mut obstacles).await?;
+            if let Growth::Refused(refused) = applied.growth {
+                obstacles.push(Obstacle { reason: Refused::REASON, message: refused.to_string(), passes: false });
+            }
+            // The pass saw the StatefulSet as it was before; only if it was the same is what was decided about it settled.
+            let version = |set: &k8s_openapi::api::apps::v1::StatefulSet| set.metadata.generation;
+            let seen = live.stateful_sets.iter().find(|set| set.name_any() == desired.name).and_then(|set| version(set));
+            Ok::<_, Error>(seen.is_some() && seen == version(&applied.stateful_set))
+        };
+        match result.await {
+            Ok(same) => (same && observed.stateful_set.as_ref().is_some_and(|set| set.current), obstacles, None),
+            Err(error) => match obstacle(&error) {
+                Some(obstacle) => {
+                    obstacles.push(obstacle);
+                    (false, obstacles, None)
+                }
+                None => (false, obstacles, Some(error)),
+            },
+        }
+    }
+
+    async fn ensure(
+        &self,
+        desired: &Desired,
+        observed: &Observed,
+        decision: &Decision,
+        live: &Live,
+        obstacles: &mut Vec<Obstacle>,
+    ) -> Result<Applied, Error> {
+        let context = self.context;
+        let exists = observed.members.values().filter(|member| member.pod.is_some());
+        let trusts: Vec<Option<String>> = exists.map(|member| Some(member.report.answered()?.trust.clone())).collect();
+        let ensured = secrets::ensure(&context.client, desired, &trusts, now()).await?;
+        if let Some(missing) = ensured.missing {
+            obstacles.push(Obstacle { reason: PasswordMissing::REASON, message: missing.to_string(), passes: false });
+        }
+        match self.notes.tls(&ensured.credentials) {
+            Ok(tls) => context.members.follow(self.name, &desired.uid, targets(desired, observed), &tls),
+            Err(error) => obstacles.push(Obstacle { reason: "CertificatesFailed", message: error.to_string(), passes: false }),
+        }
+        let set = live.stateful_sets.iter().find(|set| set.name_any() == desired.name);
+        let objects = build(desired, decision.replicas, set.and_then(|set| template_size(set)), &context.sidecar_image);
+        Ok(apply(&context.client, desired, &objects, live, &self.notes.memory).await?)
+    }
+
+    /// Log and Events of a decision, once.
+    fn tell(&self, cluster: &MySQLCluster, old: &MySQLClusterStatus, decision: &Decision) {
+        let (events, about) = (&self.context.events, cluster.object_ref(&()));
+        let state = decision.state.as_str();
+        if decision.intent.is_some() || old.state != state {
+            events.say(&about, Kind::Normal, state, "Decide", &decision.reason);
+        }
+        if old.state != state || old.reason != decision.reason {
+            tracing::info!(reason = decision.reason, "decided");
+        } else {
+            tracing::debug!(reason = decision.reason, "decided");
+        }
+        if let Some((reason, message)) = &decision.stalled {
+            events.say(&about, Kind::Warning, reason, "Decide", message);
+        }
+        if let Some(Step::ReplacePod { why, .. }) = &decision.step {
+            events.say(&about, Kind::Normal, "ReplacePod", "Act", why);
+        }
+        for (member, refusal) in self.context.members.refusals(about.uid.as_deref().unwrap_or_default()) {
+            events.say(&about, Kind::Warning, "OrderRefused", "Act", &format!("{member} refused its order: {refusal}"));
+        }
+    }
+
+    /// Writes the status unless it says so already.
+    async fn write(&self, cluster: MySQLCluster, status: MySQLClusterStatus, after: Duration) -> Result<Round, Error> {
+        if cluster.status.as_ref() == Some(&status) {
+            return Ok(Round::Done(after));
+        }
+        match self.claim(cluster, status).await? {
+            // Our own write comes back by the watch; what was decided stays decided.
+            Round::Claimed(_) => Ok(Round::Done(after)),
+            other => Ok(other),
+        }
+    }
+
+    /// Writes the status if nobody else wrote the object since it was read.
+    async fn claim(&self, mut cluster: MySQLCluster, status: MySQLClusterStatus) -> Result<Round, Error> {
+        cluster.status = Some(status);
+        match self.api().replace_status(&self.name.name, &PostParams::default(), &cluster).await {
+            Ok(written) => Ok(Round::Claimed(Box::new(written))),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Round::Conflict),
+            // Deleted in the meantime.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Round::Conflict),
+            Err(error) => Err(Error::Status(error)),
+        }
+    }
+
+    fn api(&self) -> Api<MySQLCluster> {
+        Api::namespaced(self.context.client.clone(), self.name.namespace.as_deref().unwrap_or_default())
+    }
+}
+
+/// How a round ended.
+enum Round {
+    /// All done; look again after this.
+    Done(Duration),
+    /// The status was written: decide again on what it says now.
+    Claimed(Box<MySQLCluster>),
+    /// Somebody else wrote it: start over.
+    Conflict,
+}
+
+/// What a person, or time, can mend; anything else is tried again with ever longer pauses.
+fn obstacle(error: &Error) -> Option<Obstacle> {
+    let apply = match error {
+        Error::Apply(error) | Error::Secrets(SecretsError::Objects(error)) => error,
+        _ => return None,
+    };
+    let (reason, passes) = match apply {
+        ApplyError::StillOwnedByOld { .. } => ("WaitingForOldObjects", true),
+        ApplyError::Leaving { .. } => (apply.category(), true),
+        ApplyError::NotOurs { .. } => (apply.category(), false),
+        // Refused for what it is, not for when it came.
+        ApplyError::Api { source, .. } => match &**source {
+            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => (apply.category(), false),
+            _ => return None,
+        },
+    };
+    Some(Obstacle { reason, message: apply.to_string(), passes })
+}
+
+fn targets(desired: &Desired, observed: &Observed) -> Vec<Target> {
+    let target = |(ordinal, member): (&u32, &crate::mysql::observed::Member)| {
+        let pod = member.pod.as_ref()?;
+        Some(Target { member: member.name.clone(), pod: pod.uid.clone(), ip: pod.ip.as_ref()?.parse().ok()?, host: desired.host(*ordinal) })
+    };
+    observed.members.iter().filter_map(target).collect()
+}
