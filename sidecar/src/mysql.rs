@@ -32,7 +32,7 @@ use files::FileError;
 use member::Member;
 use report::{Reporter, problem};
 
-/// Between two looks at a configuration that mysqld refused: in standalone mode it may be mended in place.
+/// Between two looks at a configuration that mysqld refused, or a volume that cannot be written: either may be mended in place.
 const CONFIG_REST: Duration = Duration::from_secs(2);
 
 /// What a member knows about itself from the start. Paths are those of the pod; tests give their own.
@@ -129,8 +129,7 @@ pub async fn run(
     tls_changed: watch::Receiver<u64>,
 ) -> anyhow::Result<()> {
     let reporter = Reporter::new(state);
-    let local_password = files::local_password(&config)?;
-    files::write(&config.run_dir.join("init.sql"), &cnf::init_sql(&local_password))?;
+    let local_password = prepared(&config, &reporter).await;
     let user = composed(&config, &reporter).await?;
     let mut orders = orders;
     if !config.datadir().is_dir() {
@@ -139,6 +138,24 @@ pub async fn run(
     let access = execute::Access { config: config.into(), local_password: local_password.into() };
     Member::new(access, orders, tls_changed, reporter).live().await;
     Ok(())
+}
+
+/// Makes the files that are the sidecar's own, however long the volume refuses. Returns the local password.
+async fn prepared(config: &Config, reporter: &Reporter) -> String {
+    loop {
+        let password = files::local_password(config).and_then(|password| {
+            files::write(&config.run_dir.join("init.sql"), &cnf::init_sql(&password))?;
+            Ok(password)
+        });
+        match password {
+            Ok(password) => return password,
+            Err(error) => {
+                warn!(%error, "the volume cannot be used");
+                reporter.problem(problem(ProblemCode::Storage, error));
+            }
+        }
+        sleep(CONFIG_REST).await;
+    }
 }
 
 /// Writes my.cnf once mysqld finds it valid; until then the curtain stays closed. Returns the user's part.
@@ -154,6 +171,11 @@ async fn composed(config: &Config, reporter: &Reporter) -> Result<String, FileEr
                     Ok(()) => {
                         files::write(&config.my_cnf(), &text)?;
                         reporter.problem(None);
+                        return Ok(user);
+                    }
+                    // mysqld runs with an earlier one, and goes on with it: a member is not left alone for a file's sake.
+                    Err(error) if config.curtain_is_open() => {
+                        warn!(%error, "mysqld would not start with the new configuration; the old one stays");
                         return Ok(user);
                     }
                     Err(error) => problem(ProblemCode::ConfigRejected, error),

@@ -26,6 +26,8 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
 const STALL: Duration = Duration::from_secs(60);
 /// The clone itself has no limit: the stall has.
 const CLONE_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Longest rest between two rounds of donors: an initialised scratch directory is dear.
+const LAST_RETRY: Duration = Duration::from_secs(10);
 /// `ER_RESTART_SERVER_FAILED`: the clone is complete, and mysqld wants to be restarted by somebody else.
 const RESTART_IS_OURS: u16 = 3707;
 
@@ -85,13 +87,14 @@ pub async fn fill(
     reporter: &Reporter,
 ) -> Result<(), FileError> {
     let mut joiner = Joiner { config, user, local_password, reporter, prepared: None, server: None };
-    let mut pauses = retries();
+    let mut pauses = retries(LAST_RETRY);
     loop {
         reporter.accept(orders.borrow_and_update().as_ref());
         let Some(data) = joiner.prepared.clone() else {
             if let Err(error) = joiner.prepare(orders).await {
                 warn!(%error, "the scratch directory cannot be initialised");
-                reporter.problem(problem(ProblemCode::InitialiseFailed, error));
+                let storage = matches!(error, ScratchError::File(_));
+                reporter.problem(problem(if storage { ProblemCode::Storage } else { ProblemCode::InitialiseFailed }, error));
                 sleep(pauses.next().unwrap_or(STALL)).await;
             }
             continue;
@@ -115,7 +118,7 @@ pub async fn fill(
             }
             Wish::Wait => {
                 reporter.change(|state| state.data = Data::Empty);
-                pauses = retries();
+                pauses = retries(LAST_RETRY);
                 if orders.changed().await.is_err() {
                     // Nobody gives orders any more: the shell is ending.
                     std::future::pending::<()>().await;

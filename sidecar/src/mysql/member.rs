@@ -34,6 +34,10 @@ const POSITION_PERIOD: Duration = Duration::from_secs(1);
 const STARTUP_GRACE: Duration = Duration::from_secs(30);
 /// A receiver that has not connected for this long is a problem, not a hiccup.
 const CONNECT_GRACE: Duration = Duration::from_secs(5);
+/// Longest rest between two tries of a step: a source that comes back is not kept waiting.
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// Between two tries to make mysqld read new certificates.
+const RELOAD_REST: Duration = Duration::from_secs(5);
 /// A step that was not needed for this long starts again without a pause.
 const FORGIVEN: Duration = Duration::from_secs(5);
 
@@ -58,6 +62,9 @@ pub struct Member {
     not_before: Instant,
     needed: Instant,
     step_problem: Option<Problem>,
+    /// When mysqld is to read its certificates again.
+    reload_due: Option<Instant>,
+    reload_problem: Option<Problem>,
     /// Digest of the accounts that were brought about.
     accounts_done: Option<Vec<u8>>,
     answered: Instant,
@@ -103,10 +110,12 @@ impl Member {
             session: None,
             running: None,
             last: None,
-            pauses: retries(),
+            pauses: retries(LAST_RETRY),
             not_before: now,
             needed: now,
             step_problem: None,
+            reload_due: None,
+            reload_problem: None,
             accounts_done: None,
             answered: now,
             published: now,
@@ -117,7 +126,10 @@ impl Member {
     pub async fn live(mut self) {
         loop {
             match self.look().await {
-                Ok(seen) => self.act_on(&seen),
+                Ok(seen) => {
+                    self.act_on(&seen);
+                    self.reload_tls().await;
+                }
                 Err(error) => self.silent(&error),
             }
             self.rest().await;
@@ -149,12 +161,12 @@ impl Member {
                 return;
             }
             Ok(()) = orders.changed() => {
-                self.pauses = retries();
+                self.pauses = retries(LAST_RETRY);
                 self.not_before = Instant::now();
                 return;
             }
             Ok(()) = tls_changed.changed() => {
-                self.reload_tls().await;
+                self.reload_due = Some(Instant::now());
                 return;
             }
             () = sleep(period) => return,
@@ -252,7 +264,7 @@ impl Member {
                 self.step_problem = None;
                 if now.duration_since(self.needed) > FORGIVEN {
                     self.last = None;
-                    self.pauses = retries();
+                    self.pauses = retries(LAST_RETRY);
                 }
             }
         }
@@ -266,7 +278,7 @@ impl Member {
         let trouble = self.channel_problem(now, facts);
         let Some(session) = &mut self.session else { return };
         let ready = session.readiness.judge(now, facts, assignment, *lag, max_lag);
-        let problem = self.step_problem.clone().or(trouble).or_else(|| credentials.clone());
+        let problem = self.step_problem.clone().or(trouble).or_else(|| self.reload_problem.clone()).or_else(|| credentials.clone());
         let lag_seconds = lag.map(|lag| (lag.as_secs_f64() * 1000.0).round() / 1000.0);
         let positions_due = now.duration_since(self.published) >= POSITION_PERIOD;
         let mut published = false;
@@ -322,16 +334,20 @@ impl Member {
         });
     }
 
-    /// New connections use the new certificates; those that there are go on.
+    /// New connections use the new certificates; those that there are go on. Waits for a mysqld that answers: one that starts may
+    /// have read the old ones just before.
     async fn reload_tls(&mut self) {
-        if let Some(session) = &mut self.session {
-            match session.sql.run("ALTER INSTANCE RELOAD TLS", QUERY_DEADLINE).await {
-                Ok(()) => info!("mysqld reads the new certificates"),
-                // A mysqld that is gone reads them when it starts.
-                Err(error) => {
-                    warn!(%error, "mysqld does not take the new certificates");
-                    self.step_problem = Some(problem(ProblemCode::Credentials, error));
-                }
+        let due = self.reload_due.is_some_and(|due| due <= Instant::now());
+        let Some(session) = self.session.as_mut().filter(|_| due) else { return };
+        match session.sql.run("ALTER INSTANCE RELOAD TLS", QUERY_DEADLINE).await {
+            Ok(()) => {
+                info!("mysqld reads the new certificates");
+                (self.reload_due, self.reload_problem) = (None, None);
+            }
+            Err(error) => {
+                warn!(%error, "mysqld does not take the new certificates");
+                self.reload_due = Some(Instant::now() + RELOAD_REST);
+                self.reload_problem = Some(problem(ProblemCode::Credentials, error));
             }
         }
     }

@@ -9,8 +9,6 @@ use tokio::sync::watch;
 
 /// First wait after something failed.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// Longest wait between two tries of something that keeps failing.
-const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// The publishing end of the state.
 pub struct Reporter(watch::Sender<State>);
@@ -53,6 +51,6 @@ pub fn problem(code: ProblemCode, message: impl ToString) -> Problem {
 
 /// How long to wait between tries: growing, with jitter, never above a ceiling, without end.
 #[must_use]
-pub fn retries() -> ExponentialBackoff {
-    ExponentialBuilder::new().with_min_delay(FIRST_RETRY).with_max_delay(LAST_RETRY).without_max_times().with_jitter().build()
+pub fn retries(ceiling: Duration) -> ExponentialBackoff {
+    ExponentialBuilder::new().with_min_delay(FIRST_RETRY).with_max_delay(ceiling).without_max_times().with_jitter().build()
 }

@@ -1,6 +1,7 @@
 //! The common life: initialise, clone, replicate, hand over.
 
 use mysql_async::prelude::Queryable;
+use sidecar::mysql::Config;
 use sidecar_protocol::mysql::{Assignment, Data, ProblemCode, Process, Role};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -202,4 +203,75 @@ async fn a_rotated_password_locks_nobody_out() {
     one.until_rows(3).await;
     let state = format!("{:?}{:?}", zero.now(), one.now());
     assert!(!state.contains("repl-") && !state.contains("app-1"), "{state}");
+}
+
+#[tokio::test]
+async fn new_certificates_are_taken_without_a_restart() {
+    let rig = Rig::new().await;
+    let zero = rig.primary().await;
+    let one = rig.replica(1, 0, 0).await;
+    let serial = "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Current_tls_cert'";
+    assert!(zero.ask(serial).await.ends_with("tls.crt"));
+    let valid = "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Ssl_server_not_after'";
+    let (before, uptime) =
+        (zero.ask(valid).await, zero.ask("SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Uptime'").await);
+    rig.certificates(2040);
+    for member in [&zero, &one] {
+        member.tls.send_modify(|version| *version += 1);
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while zero.ask(valid).await == before {
+        assert!(Instant::now() < deadline, "still the old certificate, {before}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        zero.ask("SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Uptime'").await.parse::<u64>().unwrap()
+            >= uptime.parse().unwrap()
+    );
+    create_rows(&mut zero.app().await, 0, 3).await;
+    one.until_rows(3).await;
+    assert!(one.now().replication.unwrap().receiving);
+}
+
+#[tokio::test]
+async fn standalone_members_need_no_certificates_and_are_encrypted_all_the_same() {
+    let rig = Rig::new().await;
+    let plain = |config: &mut Config| (config.tls_dir, config.standalone) = (None, true);
+    let mut zero = rig.member_with(0, plain);
+    zero.order(Assignment::Initialise);
+    zero.converged().await;
+    zero.order(Assignment::Primary { acks: 0, members: vec![0, 1] });
+    zero.converged().await;
+    zero.local().await.query_drop("CREATE TABLE shop_db.t (id BIGINT PRIMARY KEY)").await.unwrap();
+    let mut one = rig.member_with(1, plain);
+    one.follow(&rig, 0, &[0], false);
+    assert!(one.converged().await.replication.unwrap().tls);
+    assert_eq!(
+        zero.ask(
+            "SELECT GROUP_CONCAT(DISTINCT CONNECTION_TYPE) FROM performance_schema.threads WHERE PROCESSLIST_COMMAND LIKE 'Binlog Dump%'"
+        )
+        .await,
+        "SSL/TLS"
+    );
+}
+
+#[tokio::test]
+async fn no_password_is_found_where_it_does_not_belong() {
+    let rig = Rig::new().await;
+    let zero = rig.primary().await;
+    let one = rig.replica(1, 0, 0).await;
+    let local = std::fs::read_to_string(one.config.data_dir.join(".understudy/local-password")).unwrap();
+    for member in [&zero, &one] {
+        for file in ["my.cnf", "scratch.cnf", "mysqld.log"] {
+            let text = std::fs::read_to_string(member.config.run_dir.join(file)).unwrap();
+            for secret in ["repl-", "clone-\"1", "app-1", &local] {
+                assert!(!text.contains(secret), "{secret} is in {file}");
+            }
+        }
+        let mode = std::fs::metadata(member.config.run_dir.join("init.sql")).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+        assert!(!member.config.run_dir.join("first.sql").exists());
+    }
+    assert!(zero.login("root", "").await.is_err(), "nobody gets in without a password");
+    assert!(zero.login("understudy_repl_1", "repl-'1\\").await.is_err(), "a password without the certificate is not enough");
 }

@@ -54,7 +54,7 @@ impl Rig {
         let dir = std::env::temp_dir().join(format!("understudy-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let rig = Self { dir, subnet: [16 + (std::process::id() % 200) as u8, number as u8], _turn: turn };
-        rig.certificates();
+        rig.certificates(2039);
         for (file, text) in [
             ("system/replication", "repl-'1\\"),
             ("system/clone", "clone-\"1"),
@@ -90,7 +90,8 @@ impl Rig {
         Peer { member: format!("shop-{ordinal}"), host: self.address(ordinal).to_string() }
     }
 
-    fn certificates(&self) {
+    /// A CA and a member's certificate, valid until `year`.
+    pub fn certificates(&self, year: i32) {
         let dir = self.dir.join("tls");
         fs::create_dir_all(&dir).unwrap();
         let ca_key = KeyPair::generate().unwrap();
@@ -101,6 +102,7 @@ impl Rig {
         let key = KeyPair::generate().unwrap();
         let mut member = CertificateParams::new(vec!["localhost".into()]).unwrap();
         member.distinguished_name.push(DnType::CommonName, "understudy-member");
+        member.not_after = rcgen::date_time_ymd(year, 1, 1);
         member.subject_alt_names.extend((0..5).map(|ordinal| SanType::IpAddress(self.address(ordinal).into())));
         let certificate = member.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).unwrap();
         fs::write(dir.join("ca.crt"), ca_certificate.pem()).unwrap();
@@ -109,11 +111,15 @@ impl Rig {
     }
 
     pub fn member(&self, ordinal: u32) -> Member {
+        self.member_with(ordinal, |_| ())
+    }
+
+    pub fn member_with(&self, ordinal: u32, edit: impl FnOnce(&mut Config)) -> Member {
         let home = self.dir.join(format!("m{ordinal}"));
         for part in ["volume", "run"] {
             fs::create_dir_all(home.join(part)).unwrap();
         }
-        let config = Config {
+        let mut config = Config {
             member: format!("shop-{ordinal}"),
             ordinal,
             cluster: "shop".into(),
@@ -130,6 +136,7 @@ impl Rig {
             max_lag_seconds: 10,
             standalone: false,
         };
+        edit(&mut config);
         let (orders, _) = watch::channel(None);
         let (tls, _) = watch::channel(0);
         let (_, state) = watch::channel(config.first_state());
