@@ -182,7 +182,8 @@ async fn probe(client: &Client, scope: &Scope) -> Result<(), RunError> {
     loop {
         let error = match scope.api::<Guarded>(client).list(&ListParams::default().limit(1)).await {
             Ok(_) => return Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Err(RunError::NoDefinition),
+            // By its code: an unknown path has no reason that the client knows.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Err(RunError::NoDefinition),
             Err(kube::Error::Api(status)) if status.is_forbidden() => return Err(RunError::Forbidden(status.message.clone())),
             Err(error) => error,
         };

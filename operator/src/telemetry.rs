@@ -7,11 +7,14 @@ use tracing_subscriber::fmt;
 
 use crate::cli::LogFormat;
 
+/// kube opens a span around each reconcile that says what ours says; its own level comes first, so that `filter` may change it.
+const QUIETER: &str = "kube_runtime=warn";
+
 /// Starts logging to standard error. `filter` falls back to `info` where it cannot be read.
 pub fn start(filter: &str, format: LogFormat) {
-    let (filter, wrong) = match EnvFilter::try_new(filter) {
+    let (filter, wrong) = match EnvFilter::try_new(format!("{QUIETER},{filter}")) {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
+        Err(error) => (EnvFilter::new(format!("{QUIETER},info")), Some(error)),
     };
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

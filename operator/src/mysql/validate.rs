@@ -233,3 +233,54 @@ fn database(database: &Database, cluster: &str) -> Result<Database, Invalid> {
     }
     Ok(database.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(name: &str, spec: Value) -> Result<Desired, Invalid> {
+        let mut whole = json!({"storage": {"size": "1Gi"}});
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let metadata = json!({"name": name, "namespace": "shop", "uid": "u"});
+        let object = json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster", "metadata": metadata, "spec": whole});
+        validate(&serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn the_smallest_object_is_three_members() {
+        let desired = check("orders", json!({})).unwrap();
+        assert_eq!((desired.replicas, desired.automatic_update, desired.image.as_str()), (3, true, "mysql:8.4"));
+        assert_eq!((desired.member_name(2), desired.host(2)), ("orders-2".into(), "orders-2.orders.shop.svc".into()));
+    }
+
+    /// The API server refuses all of this; an older definition may not.
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_the_name_of_its_field() {
+        for (spec, field) in [
+            (json!({"replicas": 0}), "spec.replicas"),
+            (json!({"replicas": 32}), "spec.replicas"),
+            (json!({"image": " "}), "spec.image"),
+            (json!({"storage": {"size": "0"}}), "spec.storage.size"),
+            (json!({"storage": {"size": "-1Gi"}}), "spec.storage.size"),
+            (json!({"storage": {"size": "ten"}}), "spec.storage.size"),
+            (json!({"suspend": true, "hibernate": true}), "spec.hibernate"),
+            (json!({"update": {"strategy": "OnDelete", "partition": 1}}), "spec.update.partition"),
+            (json!({"config": {"server-id": 1}}), "spec.config.server-id"),
+            (json!({"config": {"a\nb": 1}}), "spec.config.a\\nb"),
+            (json!({"pod": {"labels": {"understudy.dev/cluster": "other"}}}), "spec.pod"),
+            (json!({"database": {"name": "a`b", "owner": "c"}}), "spec.database.name"),
+            (json!({"database": {"name": "MySQL", "owner": "c"}}), "spec.database.name"),
+            (json!({"database": {"name": "a", "owner": "Root"}}), "spec.database.owner"),
+            (json!({"database": {"name": "a", "owner": "understudy_repl_1"}}), "spec.database.owner"),
+            (json!({"database": {"name": "a", "owner": "b", "secret": ""}}), "spec.database.secret"),
+            (json!({"database": {"name": "a", "owner": "b", "secret": "orders-system"}}), "spec.database.secret"),
+        ] {
+            assert_eq!(check("orders", spec.clone()).unwrap_err().field, field, "{spec}");
+        }
+        for name in ["", "1a", "A", "a-", "a.b", "a_b", &"a".repeat(41)] {
+            assert_eq!(check(name, json!({})).unwrap_err().field, "metadata.name", "{name}");
+        }
+        assert!(check(&"a".repeat(40), json!({})).is_ok());
+    }
+}
