@@ -65,7 +65,7 @@ capabilities:
   verbs: [get, list, watch]
 - apiGroups: [understudy.dev]
   resources: [mysqlclusters/status]
-  verbs: [patch, update]
+  verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch]
