@@ -68,7 +68,7 @@ pub struct Held {
 
 /// What one attempt to hold came to.
 enum Attempt {
-    Held(Lease),
+    Held(Box<Lease>),
     HeldBy { holder: String, version: Option<String> },
 }
 
@@ -96,7 +96,7 @@ impl Candidate {
             match timeout(CALL, self.attempt(expired)).await {
                 Ok(Ok(Attempt::Held(lease))) => {
                     tracing::info!(lease = self.name, identity = self.identity, "leading");
-                    return Held { candidate: self, lease, until: begun + BELIEF };
+                    return Held { candidate: self, lease: *lease, until: begun + BELIEF };
                 }
                 Ok(Ok(Attempt::HeldBy { holder, version })) => {
                     if unchanged.as_ref().is_none_or(|(seen, _)| *seen != version) {
@@ -115,7 +115,11 @@ impl Candidate {
 
     async fn attempt(&self, expired: impl Fn(&Option<String>, Duration) -> bool) -> Result<Attempt, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
-            return self.api.create(&PostParams::default(), &self.filled(Lease::default())).await.map(Attempt::Held);
+            return self
+                .api
+                .create(&PostParams::default(), &self.filled(Lease::default()))
+                .await
+                .map(|lease| Attempt::Held(Box::new(lease)));
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.unwrap_or_default();
@@ -123,7 +127,11 @@ impl Candidate {
         let version = lease.metadata.resource_version.clone();
         if holder.is_empty() || holder == self.identity || expired(&version, patience) {
             // Guarded by the resourceVersion that was read: of two candidates one fails.
-            return self.api.replace(&self.name, &PostParams::default(), &self.filled(lease)).await.map(Attempt::Held);
+            return self
+                .api
+                .replace(&self.name, &PostParams::default(), &self.filled(lease))
+                .await
+                .map(|lease| Attempt::Held(Box::new(lease)));
         }
         Ok(Attempt::HeldBy { holder, version })
     }

@@ -142,10 +142,8 @@ impl<'a> View<'a> {
         }
         let gives = |donor: u32| donor != ordinal && (self.follows(donor, primary) || (donor == primary && self.is_open_primary(primary)));
         let previous = ordinal.checked_sub(1);
-        if let Some(previous) = previous.filter(|previous| !gives(*previous)) {
-            if self.is_on_its_way(previous) {
-                return Vec::new();
-            }
+        if previous.is_some_and(|previous| !gives(previous) && self.is_on_its_way(previous)) {
+            return Vec::new();
         }
         let others = self.observed.members.keys().copied().filter(|donor| Some(*donor) != previous && *donor != primary);
         let last = (previous != Some(primary)).then_some(primary);
