@@ -114,7 +114,7 @@ impl Place {
         let mut helm = self.helm();
         helm.args(["upgrade", "--install", "understudy"])
             .arg(self.checkout.join("charts/understudy"))
-            .args(["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "5m"])
+            .args(["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--skip-crds", "--wait", "--timeout", "5m"])
             .args(["--set-string", &format!("image.repository={repository},{version}")])
             // The same tag may hold a newer build: let the pod start anew.
             .args(["--set-string", &format!("podAnnotations.understudy\\.dev/demo={}", std::process::id())]);
