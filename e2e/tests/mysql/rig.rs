@@ -48,7 +48,7 @@ async fn install(lab: &Lab) -> Result<()> {
     let values = "image.repository=localhost/understudy,image.tag=dev,image.pullPolicy=Never";
     lab.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml")]).await?;
     let arguments =
-        ["upgrade", "--install", "understudy", chart, "-n", SYSTEM, "--create-namespace", "--set", values, "--wait", "--timeout", "120s"];
+        ["upgrade", "--install", "understudy", chart, "-n", SYSTEM, "--create-namespace", "--skip-crds", "--set", values, "--wait", "--timeout", "120s"];
     lab.helm(&arguments).await.context("helm install; `lab images` builds the image")?;
     // A pod of an earlier run of the tests may hold an older image of the same tag.
     lab.kubectl(&["rollout", "restart", "deployment", "-n", SYSTEM]).await?;
@@ -213,7 +213,7 @@ impl Cluster {
         let tls = SslOpts::default()
             .with_root_certs(vec![self.secret_value(&format!("{}-tls", self.name), "ca.crt").await?.into_bytes().into()])
             .with_disable_built_in_roots(true)
-            .with_danger_skip_domain_validation(true);
+            .with_danger_tls_hostname_override(Some(format!("{}-primary.{}.svc", self.name, self.namespace)));
         let options = OptsBuilder::default()
             .ip_or_hostname(address)
             .user(Some(self.secret_value(&format!("{}-app", self.name), "username").await?))
