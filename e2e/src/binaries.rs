@@ -20,6 +20,9 @@ const SOURCE: [(&str, &str); 3] =
 /// The one executable of all Kubernetes components, built when the cache has none from this source.
 pub async fn kube(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
     let path = kube_path(dirs);
+    if path.exists() {
+        return Ok(path);
+    }
     let _lock = lock(dirs).await?;
     if path.exists() {
         return Ok(path);
@@ -58,6 +61,9 @@ pub fn kube_path(dirs: &Dirs) -> PathBuf {
 /// Helm, built when the cache lacks this version.
 pub async fn helm(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
     let path = helm_path(dirs);
+    if path.exists() {
+        return Ok(path);
+    }
     let _lock = lock(dirs).await?;
     if path.exists() {
         return Ok(path);
