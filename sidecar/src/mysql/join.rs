@@ -119,6 +119,14 @@ pub async fn fill(
             Wish::Wait => {
                 reporter.change(|state| state.data = Data::Empty);
                 pauses = retries(LAST_RETRY);
+                if orders.borrow().is_some()
+                    && let Err(error) = joiner.start(&data).await
+                {
+                    warn!(%error, "the scratch server does not start");
+                    joiner.discard().await;
+                    sleep(pauses.next().unwrap_or(STALL)).await;
+                    continue;
+                }
                 if orders.changed().await.is_err() {
                     // Nobody gives orders any more: the shell is ending.
                     std::future::pending::<()>().await;
@@ -157,7 +165,19 @@ impl Joiner<'_> {
                 Ok(()) = orders.changed() => self.reporter.accept(orders.borrow().as_ref()),
             }
         };
+        info!("the scratch directory is initialised");
         self.prepared = Some(data);
+        Ok(())
+    }
+
+    /// Starts the recipient, unless it runs: whoever is told not to initialise will clone, so it is up when a donor is.
+    async fn start(&mut self, data: &Path) -> Result<(), ScratchError> {
+        if self.server.as_mut().is_some_and(|server| server.ended().is_some()) {
+            self.server = None;
+        }
+        if self.server.is_none() {
+            self.server = Some(Scratch::start(self.config, self.user, data, self.local_password).await?.0);
+        }
         Ok(())
     }
 
@@ -221,16 +241,12 @@ impl Joiner<'_> {
         let password = files::read(&self.config.system_dir.join("clone"))?;
         // Ask first: a donor that does not answer must not cost us the scratch directory.
         Sql::remote(self.config, &donor.host, CLONE_USER, &password).await.map_err(|error| CloneError::Donor(member.clone(), error))?;
-        if self.server.as_mut().is_some_and(|server| server.ended().is_some()) {
-            self.server = None;
-        }
-        if self.server.is_none() {
-            self.server = Some(Scratch::start(self.config, self.user, data, self.local_password).await?.0);
-        }
+        self.start(data).await?;
         let Some(server) = &self.server else { return Ok(()) };
         let at = |error| CloneError::Clone(member.clone(), error);
         let mut sql = server.connect(self.local_password).await.map_err(at)?;
         let mut watcher = server.connect(self.local_password).await.map_err(at)?;
+        info!(donor = member, "cloning");
         let address = literal(&format!("{}:{PORT}", donor.host));
         sql.run(&format!("SET GLOBAL clone_valid_donor_list={address}"), QUERY_DEADLINE).await.map_err(at)?;
         let statement = format!(
@@ -248,6 +264,7 @@ impl Joiner<'_> {
             Err(error) if error.is(RESTART_IS_OURS) => {}
             Err(error) => return Err(CloneError::Clone(member.clone(), error)),
         }
+        info!(donor = member, "everything is copied");
         drop((sql, watcher));
         self.stop().await;
         self.finish(data, member).await
@@ -289,7 +306,7 @@ impl Joiner<'_> {
     /// rename; and its own record must say that the clone is complete.
     async fn finish(&mut self, data: &Path, donor: &str) -> Result<(), CloneError> {
         let (server, mut sql) = Scratch::start(self.config, self.user, data, self.local_password).await?;
-        let server = self.server.insert(server);
+        self.server = Some(server);
         let rows = sql.rows("SELECT STATE AS state, ERROR_MESSAGE AS message FROM performance_schema.clone_status").await;
         let rows = rows.map_err(CloneError::After)?;
         let column = |name| rows.first().and_then(|row| text(row, name)).unwrap_or_default();
@@ -298,8 +315,8 @@ impl Joiner<'_> {
         }
         // A donor that is a replica gives its channel away too, with relay logs that are not here.
         sql.run("RESET REPLICA ALL", QUERY_DEADLINE).await.map_err(CloneError::After)?;
+        info!("the clone is complete and in place");
         drop(sql);
-        let _ = server;
         self.stop().await;
         Ok(enthrone(self.config, data, Some(donor)).await?)
     }
