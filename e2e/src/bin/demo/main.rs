@@ -66,7 +66,7 @@ async fn story(place: &Place, ui: &Ui) -> Result<()> {
         "The first member makes an empty database; each other one clones from the one before it and follows the primary.",
     );
     place.begin(ui).await?;
-    let cluster = place.healthy(3, ui).await?;
+    let cluster = place.healthy(3, None, ui).await?;
     let primary = cluster.status.and_then(|status| status.primary).context("a healthy cluster has a primary")?;
 
     chapter(3, "Write rows through shop-primary.", "A client writes from now to the end, one row after the other, over TLS.");
@@ -80,14 +80,14 @@ async fn story(place: &Place, ui: &Ui) -> Result<()> {
 
     chapter(5, "Scale to five.", "shop-3 clones from shop-2, shop-4 from shop-3, while rows are written.");
     place.scale(5).await?;
-    place.healthy(5, ui).await?;
+    place.healthy(5, None, ui).await?;
     let so_far = writer.acknowledged();
     let (member, found) = count(place.open(Door::Member("shop-4".into())).await?, so_far).await?;
     ui.say(&format!("     {member}, new a moment ago, holds {found} rows, the old ones too."));
 
     chapter(6, "Delete the primary's pod.", "It comes back on its volume and is the primary again. Writes wait meanwhile, then go on.");
-    place.lose_pod(&primary).await?;
-    let cluster = place.healthy(5, ui).await?;
+    let lost = place.lose_pod(&primary).await?;
+    let cluster = place.healthy(5, Some(&lost), ui).await?;
     let primary = cluster.status.and_then(|status| status.primary).context("a healthy cluster has a primary")?;
     writer.reach(writer.acknowledged() + 20).await?;
     ui.say(&format!("     {primary} is the primary. The longest wait of the writer was {:.1} s.", writer.longest_wait().as_secs_f32()));
@@ -97,8 +97,8 @@ async fn story(place: &Place, ui: &Ui) -> Result<()> {
         &format!("Lose the volume of {primary}, the primary."),
         "Its disk is gone for good. A member that holds every acknowledged row takes over; the old primary comes back empty and clones.",
     );
-    place.lose_volume(&primary).await?;
-    let cluster = place.healthy(5, ui).await?;
+    let lost = place.lose_volume(&primary).await?;
+    let cluster = place.healthy(5, Some(&lost), ui).await?;
     let heir = cluster.status.and_then(|status| status.primary).context("a healthy cluster has a primary")?;
     writer.reach(writer.acknowledged() + 20).await?;
     ui.say(&format!("     {heir} is the primary now."));

@@ -30,6 +30,8 @@ const MANAGER: &str = "understudy-demo";
 const MYSQL_PORT: u16 = 3306;
 /// Pulling two images over a slow line takes minutes.
 const HEALTHY_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// Longest line about a member, in characters; an error of MySQL can be a paragraph.
+const LINE: usize = 110;
 const GONE_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// Whom a client wants to reach.
@@ -143,21 +145,22 @@ impl Place {
         Ok(())
     }
 
-    /// Waits for `members` healthy members, showing each change on the way.
-    pub async fn healthy(&self, members: u8, ui: &Ui) -> Result<MySQLCluster> {
-        let mut shown = Vec::new();
+    /// Waits for `members` healthy members, showing each change on the way; the pod with the UID `lost` must have been replaced.
+    pub async fn healthy(&self, members: u8, lost: Option<&str>, ui: &Ui) -> Result<MySQLCluster> {
+        let mut shown = BTreeMap::new();
         let wanted = format!("{members}/{members}");
         let wait = run::wait("the cluster to be Healthy", HEALTHY_DEADLINE, async || {
             let cluster = self.clusters().get(CLUSTER).await?;
             let Some(status) = &cluster.status else { return Ok(None) };
-            for line in lines(status) {
-                if !shown.contains(&line) {
+            for (who, line) in lines(status) {
+                if shown.insert(who, line.clone()).is_none_or(|old| old != line) {
                     ui.say(&format!("     {line}"));
-                    shown.push(line);
                 }
             }
+            let pods = self.pods().list(&ListParams::default()).await?;
+            let replaced = pods.iter().all(|pod| pod.metadata.uid.as_deref() != lost) && pods.iter().all(is_ready);
             let current = status.observed_generation == cluster.metadata.generation;
-            if current && status.state == "Healthy" && status.ready == wanted {
+            if replaced && current && status.state == "Healthy" && status.ready == wanted {
                 return Ok(Some(cluster));
             }
             bail!("it is {}, {} ready: {}", status.state, status.ready, status.reason)
@@ -172,39 +175,34 @@ impl Place {
         Ok(())
     }
 
-    /// Deletes a pod; returns when another one of its name runs.
-    pub async fn lose_pod(&self, pod: &str) -> Result<()> {
-        let old = self.pods().get(pod).await?.uid();
+    /// Deletes a pod; returns its UID.
+    pub async fn lose_pod(&self, pod: &str) -> Result<String> {
+        let uid = self.pods().get(pod).await?.uid().context("a pod has a UID")?;
         self.pods().delete(pod, &DeleteParams::default()).await?;
-        run::wait(&format!("another {pod}"), HEALTHY_DEADLINE, async || {
-            Ok(self.pods().get_opt(pod).await?.filter(|new| new.uid() != old && is_ready(new)).map(drop))
-        })
-        .await
+        Ok(uid)
     }
 
-    /// Deletes a member's claim with its data, and its pod; returns when the member serves from a new volume.
-    pub async fn lose_volume(&self, pod: &str) -> Result<()> {
+    /// Deletes a member's claim with its data, and its pod; returns the pod's UID once the StatefulSet has made another claim.
+    pub async fn lose_volume(&self, pod: &str) -> Result<String> {
         let claims = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), NAMESPACE);
         let claim = format!("data-{pod}");
         let old = claims.get(&claim).await?.uid();
         claims.delete(&claim, &DeleteParams::default()).await?;
-        let mut lost = None;
-        run::wait(&format!("{pod} on a new volume"), HEALTHY_DEADLINE, async || {
-            let found = self.pods().get_opt(pod).await?;
-            let renewed = claims.get_opt(&claim).await?.is_some_and(|new| new.uid() != old);
-            match found {
-                Some(pod) if renewed => return Ok((Some(pod.uid()) != lost && is_ready(&pod)).then_some(())),
-                // Each pod made before the claim is gone holds on to it.
-                Some(found) if Some(found.uid()) != lost => {
-                    lost = Some(found.uid());
-                    let only_this = Preconditions { uid: found.uid(), resource_version: None };
-                    self.pods().delete(pod, &DeleteParams::default().preconditions(only_this)).await?;
-                }
-                _ => {}
+        let mut last = self.lose_pod(pod).await?;
+        run::wait(&format!("a new claim {claim}"), GONE_DEADLINE, async || {
+            if claims.get_opt(&claim).await?.is_some_and(|new| new.uid() != old) {
+                return Ok(Some(()));
+            }
+            // A pod that was made before the claim was gone holds on to it.
+            if let Some(uid) = self.pods().get_opt(pod).await?.and_then(|pod| pod.uid()).filter(|uid| *uid != last) {
+                let only_this = Preconditions { uid: Some(uid.clone()), resource_version: None };
+                self.pods().delete(pod, &DeleteParams::default().preconditions(only_this)).await?;
+                last = uid;
             }
             Ok(None)
         })
-        .await
+        .await?;
+        Ok(last)
     }
 
     /// How to log in there as the application: TLS, checked against the cluster's own CA.
@@ -320,14 +318,18 @@ fn is_ready(pod: &Pod) -> bool {
         && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// A status as a person wants it: the state, then a line a member.
-fn lines(status: &MySQLClusterStatus) -> Vec<String> {
-    let mut lines = vec![format!("{}: {}", status.state, status.reason)];
+/// A status as a person wants it: a line for the state, and one a member, each with the name it is about.
+fn lines(status: &MySQLClusterStatus) -> Vec<(String, String)> {
+    let mut lines = vec![(String::new(), status.state.clone())];
     lines.extend(status.members.iter().map(|member| {
         let ready = if member.ready { ", ready" } else { "" };
         let donor = member.cloned_from.as_ref().map(|donor| format!(", cloned from {donor}")).unwrap_or_default();
         let message = member.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-        format!("{} {}{ready}{donor}{message}", member.name, member.role)
+        let mut line = format!("{} {}{ready}{donor}{message}", member.name, member.role);
+        if let Some((end, _)) = line.char_indices().nth(LINE) {
+            line.replace_range(end.., "…");
+        }
+        (member.name.clone(), line)
     }));
     lines
 }
