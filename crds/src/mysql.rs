@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -83,7 +82,7 @@ pub struct MySQLClusterSpec {
         validation = Rule::new("self.all(name, !string(self[name]).matches('[[:cntrl:]]'))").message("config: a value is one line of printable text; write each option as an entry of its own"),
         validation = Rule::new(owned_rule()).message(OWNED_MESSAGE)
     )]
-    pub config: BTreeMap<String, IntOrString>,
+    pub config: BTreeMap<String, OptionValue>,
 
     /// Scheduling and metadata of the pods.
     #[serde(default)]
@@ -118,6 +117,16 @@ pub struct MySQLClusterSpec {
     /// Stop all members and keep their volumes. Set to false to wake them.
     #[serde(default)]
     pub hibernate: bool,
+}
+
+/// Value of a mysqld option. The int-or-string of Kubernetes' own types ends at 32 bits, which a buffer pool does not.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum OptionValue {
+    /// A number.
+    Number(i64),
+    /// Anything else.
+    Text(String),
 }
 
 /// The volume of each member.

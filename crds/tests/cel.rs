@@ -1,4 +1,5 @@
 //! One accepted and one refused object for each admission rule, without an API server. `e2e/tests/admission.rs` asks a real one.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 use crds::mysql::{MySQLCluster, OWNED_FAMILIES, OWNED_OPTIONS};
 use kube::core::cel::{validate_cel, validate_cel_update};
@@ -155,6 +156,7 @@ fn a_named_secret_has_a_name() {
 fn options_have_names_as_in_my_cnf_and_values_of_one_line() {
     let option = |name: &str, value: Value| cluster(json!({"config": {name: value}}));
     accepted(&option("max_connections", json!(500)));
+    accepted(&option("innodb_buffer_pool_size", json!(8_i64 << 30)));
     accepted(&option("loose-validate_password.length", json!("8")));
     accepted(&option("init_connect", json!("SET NAMES 'utf8mb4'; # [mysqld] \" \\n")));
     for name in ["--max_connections", "Max", "a b", "[mysqld]", "!include", "a=b", "a\nb", "#a", "", "ö"] {

@@ -1,7 +1,8 @@
 //! The definition and its rules at a real API server: accepted, affordable, and refusing with a message that says what to write.
+#![expect(clippy::panic, reason = "helpers of tests fail like tests")]
 
 use anyhow::{Context, Result};
-use crds::mysql::MySQLCluster;
+use crds::mysql::{MySQLCluster, OptionValue};
 use e2e::ControlPlane;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective};
@@ -98,8 +99,13 @@ async fn the_api_server_takes_the_definition_and_refuses_what_cannot_be_meant() 
     User::refused(user.apply("orders", database("shop2")).await, &["cannot be renamed"]);
     User::refused(user.apply("orders", json!({"storage": {"size": "2Gi"}})).await, &["cannot be renamed or removed"]);
 
-    // A size written as a number is what it says; and what is long is still affordable.
+    // What is long is still affordable.
     user.apply("long", json!({"storage": {"size": "1Gi"}, "config": (0..128).map(|n| (format!("option_{n}"), json!("v".repeat(1000)))).collect::<serde_json::Map<_, _>>()})).await?;
+
+    // Numbers beyond 32 bits arrive as they are.
+    let large = user.apply("large", json!({"storage": {"size": "1Gi"}, "config": {"innodb_buffer_pool_size": 8_i64 << 30}})).await?;
+    let large: MySQLCluster = serde_json::from_value(serde_json::to_value(&large)?)?;
+    assert_eq!(large.spec.config["innodb_buffer_pool_size"], OptionValue::Number(8 << 30));
 
     // The scale subresource and the columns.
     let scale = json!({"spec": {"replicas": 5}});

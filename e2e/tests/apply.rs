@@ -19,6 +19,11 @@ use serde_json::{Value, json};
 
 const NAMESPACE: &str = "shop";
 
+#[expect(clippy::disallowed_methods, reason = "a test's clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
 struct Stage {
     plane: ControlPlane,
     client: Client,
@@ -130,6 +135,29 @@ async fn what_is_applied_is_kept_repaired_and_pruned_and_an_idle_pass_writes_not
 }
 
 #[tokio::test]
+async fn an_idle_pass_writes_nothing_whatever_the_user_wrote() -> Result<()> {
+    let stage = Stage::start().await?;
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/tests/build/everything.yaml"))?;
+    let everything = validate(&serde_yaml::from_str(&text)?)?;
+    stage.pass(&everything).await?;
+    let before = stage.writes()?;
+    let restarted = Stage { memory: Memory::default(), ..stage };
+    restarted.pass(&everything).await?;
+    assert_eq!(restarted.writes()?, before);
+
+    // Services become plain again, ports of nodes and all.
+    let plain = Desired { services: crds::mysql::Services::default(), ..everything };
+    restarted.pass(&plain).await?;
+    let service = restarted.api::<Service>().get("billing-primary").await?.spec.context("spec")?;
+    assert_eq!(service.type_.as_deref(), Some("ClusterIP"));
+    assert!(service.ports.context("ports")?.iter().all(|port| port.node_port.is_none()));
+    let before = restarted.writes()?;
+    restarted.pass(&plain).await?;
+    assert_eq!(restarted.writes()?, before);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_belongs_to_others_or_to_an_earlier_cluster_is_left_alone() -> Result<()> {
     let stage = Stage::start().await?;
     let services = stage.api::<Service>();
@@ -231,7 +259,7 @@ async fn secrets_are_made_once_kept_and_made_again_when_lost() -> Result<()> {
     let orders = desired("uid-1", json!({"database": {"name": "shop", "owner": "clerk", "secret": "clerk-password"}}))?;
     let ensure = |trusts: Vec<Option<String>>| {
         let (client, orders) = (stage.client.clone(), orders.clone());
-        async move { secrets::ensure(&client, &orders, &trusts, Timestamp::now()).await }
+        async move { secrets::ensure(&client, &orders, &trusts, now()).await }
     };
 
     // The user's Secret is missing: everything else is made, and what is missing is named.
@@ -274,7 +302,7 @@ async fn secrets_are_made_once_kept_and_made_again_when_lost() -> Result<()> {
 
     // A Secret of somebody else is not taken.
     let stranger = desired("uid-2", json!({}))?;
-    let refused = secrets::ensure(&stage.client, &stranger, &[], Timestamp::now()).await.err().context("an earlier cluster's Secrets")?;
+    let refused = secrets::ensure(&stage.client, &stranger, &[], now()).await.err().context("an earlier cluster's Secrets")?;
     assert_eq!(refused.category(), "StillOwnedByOld");
     Ok(())
 }

@@ -1,4 +1,5 @@
 //! Golden files: what is built for an object as a user writes it. `UPDATE_GOLDEN=1` rewrites them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::path::PathBuf;
 
