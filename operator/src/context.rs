@@ -1,13 +1,16 @@
 //! What every reconcile of one scope shares.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use kube::Client;
 use rustls::ClientConfig;
+use sidecar_protocol::SILENCE_MILLIS;
 use sidecar_protocol::client::ClientError;
+use tokio::time::Instant;
 
 use crate::apply::Memory;
 use crate::events::Events;
@@ -21,6 +24,9 @@ use crate::watches::{Caches, ClusterRef};
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// Jitter adds up to as much again.
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// How long the first pass listens to members before it decides.
+pub const LISTEN: Duration = Duration::from_millis(SILENCE_MILLIS);
 
 /// What every reconcile of one scope shares.
 pub struct Context {
@@ -46,6 +52,8 @@ pub struct Notes {
     pub memory: Memory,
     tls: Mutex<Option<(Credentials, Arc<ClientConfig>)>>,
     retries: Mutex<Option<ExponentialBackoff>>,
+    begun: OnceLock<Instant>,
+    listened: AtomicBool,
 }
 
 impl Context {
@@ -89,6 +97,17 @@ impl Notes {
         let config = Arc::new(credentials.tls()?);
         *known = Some((credentials.clone(), Arc::clone(&config)));
         Ok(config)
+    }
+
+    /// Whether the members had their chance to speak since this process first looked at the cluster: `heard`, or enough time.
+    /// Before that nothing is decided: a healthy cluster would be told that nobody answers.
+    #[must_use]
+    pub fn listened(&self, heard: bool) -> bool {
+        let begun = self.begun.get_or_init(Instant::now);
+        if heard || begun.elapsed() >= LISTEN {
+            self.listened.store(true, Ordering::Relaxed);
+        }
+        self.listened.load(Ordering::Relaxed)
     }
 
     /// How long to wait after one more failure.

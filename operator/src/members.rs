@@ -31,6 +31,8 @@ use crate::watches::ClusterRef;
 
 /// A refused or lost order is given again after this long, and up to as long again by chance.
 const ORDER_AGAIN: Duration = Duration::from_millis(500);
+/// An accepted order is not given again before the member's report had the time to say so.
+const TAKING_UP: Duration = Duration::from_secs(2);
 /// A clone's progress is worth a status write this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
@@ -86,6 +88,8 @@ struct Known {
     since: Timestamp,
     client: Option<Client>,
     ordering: bool,
+    /// The order that was accepted last, and when.
+    given: Option<(Order<Assignment>, Instant)>,
     refusal: Option<String>,
     progress: Option<(u64, Instant)>,
 }
@@ -134,6 +138,12 @@ impl Members {
         Followed { target, cluster: cluster.clone(), tls: sender, slot, task }
     }
 
+    /// Whether each of `targets` was heard at least once since it is listened to.
+    #[must_use]
+    pub fn heard(&self, uid: &str, targets: &[Target]) -> bool {
+        targets.iter().all(|target| self.slot(uid, &target.member).is_some_and(|slot| slot.known().report.is_some()))
+    }
+
     /// Forgets every member of a cluster.
     pub fn forget(&self, cluster: &ClusterRef) {
         self.followed().retain(|_, one| one.cluster != *cluster);
@@ -169,7 +179,8 @@ impl Members {
         let followed = self.followed();
         let Some(one) = followed.get(&(uid.to_owned(), member.to_owned())) else { return };
         let mut known = one.slot.known();
-        let Some(client) = known.client.clone().filter(|_| !known.ordering) else { return };
+        let just_given = known.given.as_ref().is_some_and(|(given, at)| *given == order && at.elapsed() < TAKING_UP);
+        let Some(client) = known.client.clone().filter(|_| !known.ordering && !just_given) else { return };
         known.ordering = true;
         drop(known);
         let (slot, wake, cluster, member) = (Arc::clone(&one.slot), self.wake.clone(), one.cluster.clone(), member.to_owned());
@@ -177,8 +188,10 @@ impl Members {
             match client.order::<_, State>(&order).await {
                 Ok(report) => {
                     tracing::info!(%cluster, member, term = order.term, assignment = ?order.assignment, "order accepted");
-                    slot.known().refusal = None;
                     slot.record(report);
+                    let mut known = slot.known();
+                    known.refusal = None;
+                    known.given = Some((order, Instant::now()));
                 }
                 Err(error) => {
                     tracing::warn!(%cluster, member, term = order.term, assignment = ?order.assignment, %error, "order not accepted");
@@ -206,7 +219,7 @@ impl Members {
 
 impl Slot {
     fn new() -> Self {
-        let known = Known { report: None, since: now(), client: None, ordering: false, refusal: None, progress: None };
+        let known = Known { report: None, since: now(), client: None, ordering: false, given: None, refusal: None, progress: None };
         Self { known: Mutex::new(known), broken: Notify::new() }
     }
 

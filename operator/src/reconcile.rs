@@ -20,7 +20,7 @@ use tracing::{Instrument, Span, field};
 use crate::apply::volumes::{Growth, Refused};
 use crate::apply::{Applied, ApplyError, Live, apply};
 use crate::clock::now;
-use crate::context::{Context, Notes};
+use crate::context::{Context, LISTEN, Notes};
 use crate::events::Kind;
 use crate::members::Target;
 use crate::metrics::Cluster;
@@ -104,41 +104,40 @@ pub async fn reconcile(cluster: Arc<Guarded>, context: Arc<Context>) -> Result<A
     let name = ClusterRef::from_obj(&*cluster);
     let run = RUN.fetch_add(1, Ordering::Relaxed);
     let label = format!("{}/{}", name.namespace.as_deref().unwrap_or_default(), name.name);
-    let span = tracing::info_span!("reconcile", cluster = label, run, term = field::Empty, state = field::Empty);
-    let pass = async {
-        let _measure = context.metrics.measure();
-        let notes = context.notes(&name);
-        if let Err(invalid) = &cluster.0 {
-            unreadable(&context, &name, invalid);
-            return Action::await_change();
+    let _measure = context.metrics.measure();
+    let notes = context.notes(&name);
+    if let Err(invalid) = &cluster.0 {
+        unreadable(&context, &name, invalid);
+        return Ok(Action::await_change());
+    }
+    let pass = Reconcile { context: &context, name: &name, label: &label, run, notes: &notes };
+    let after = match timeout(DEADLINE, pass.run()).await.unwrap_or(Err(Error::Deadline)) {
+        Ok(after) => {
+            notes.succeeded();
+            after
         }
-        let result = timeout(DEADLINE, Reconcile { context: &context, name: &name, notes: &notes }.run()).await;
-        match result.unwrap_or(Err(Error::Deadline)) {
-            Ok(after) => {
-                notes.succeeded();
-                Action::requeue(after)
-            }
-            Err(error) => {
-                let after = notes.failed();
-                context.metrics.failed(error.category());
-                tracing::warn!(category = error.category(), %error, retry_in = ?after, "reconcile failed");
-                Action::requeue(after)
-            }
+        Err(error) => {
+            let after = notes.failed();
+            context.metrics.failed(error.category());
+            tracing::warn!(cluster = label, run, category = error.category(), %error, retry_in = ?after, "reconcile failed");
+            after
         }
     };
-    Ok(pass.instrument(span).await)
+    Ok(Action::requeue(after))
 }
 
 /// What is malformed is told and left alone; it stops no other (I13).
 fn unreadable(context: &Context, name: &ClusterRef, invalid: &InvalidObject) {
     let about = ObjectReference { uid: invalid.metadata.uid.clone(), ..ObjectReference::from(name.clone()) };
-    tracing::warn!(error = invalid.error, "this object cannot be read; it is left alone");
+    tracing::warn!(cluster = %name, error = invalid.error, "this object cannot be read; it is left alone");
     context.events.say(&about, Kind::Warning, "Unreadable", "Read", &format!("this object cannot be read: {}", invalid.error));
 }
 
 struct Reconcile<'a> {
     context: &'a Context,
     name: &'a ClusterRef,
+    label: &'a str,
+    run: u64,
     notes: &'a Notes,
 }
 
@@ -159,7 +158,9 @@ impl Reconcile<'_> {
                     }
                 },
             };
-            match self.round(cluster).await? {
+            let term = cluster.status.as_ref().map_or(0, |status| status.term);
+            let span = tracing::info_span!("reconcile", cluster = self.label, run = self.run, term, state = field::Empty);
+            match self.round(cluster).instrument(span).await? {
                 Round::Done(after) => return Ok(after.min(pauses::about(RESYNC))),
                 Round::Claimed(cluster) => known = Some(*cluster),
                 Round::Conflict => {}
@@ -172,7 +173,6 @@ impl Reconcile<'_> {
         let (context, now) = (self.context, now());
         let old = cluster.status.clone().unwrap_or_default();
         let generation = cluster.metadata.generation;
-        Span::current().record("term", old.term);
         if cluster.metadata.deletion_timestamp.is_some() {
             // Its objects go with it, by their owner references; nobody is ordered about any more.
             context.members.forget(self.name);
@@ -194,6 +194,11 @@ impl Reconcile<'_> {
         // talks to Kubernetes
         let live = context.caches.live(self.name);
         let observed = observe(&context.client, &context.caches, &context.members, &cluster, &desired, &live, now).await?;
+        let targets = targets(&desired, &observed);
+        if !self.notes.listened(context.members.heard(&desired.uid, &targets)) {
+            self.listen(&desired, &observed, targets, &mut Vec::new()).await?;
+            return Ok(Round::Done(LISTEN));
+        }
 
         // pure
         let decision = decide(&desired, &observed, &old, now);
@@ -277,19 +282,31 @@ impl Reconcile<'_> {
         obstacles: &mut Vec<Obstacle>,
     ) -> Result<Applied, Error> {
         let context = self.context;
+        self.listen(desired, observed, targets(desired, observed), obstacles).await?;
+        let set = live.stateful_sets.iter().find(|set| set.name_any() == desired.name);
+        let objects = build(desired, decision.replicas, set.and_then(|set| template_size(set)), &context.sidecar_image);
+        Ok(apply(&context.client, desired, &objects, live, &self.notes.memory).await?)
+    }
+
+    /// Makes sure of the Secrets, and listens to the members with the certificates that are in them.
+    async fn listen(
+        &self,
+        desired: &Desired,
+        observed: &Observed,
+        targets: Vec<Target>,
+        obstacles: &mut Vec<Obstacle>,
+    ) -> Result<(), Error> {
         let exists = observed.members.values().filter(|member| member.pod.is_some());
         let trusts: Vec<Option<String>> = exists.map(|member| Some(member.report.answered()?.trust.clone())).collect();
-        let ensured = secrets::ensure(&context.client, desired, &trusts, now()).await?;
+        let ensured = secrets::ensure(&self.context.client, desired, &trusts, now()).await?;
         if let Some(missing) = ensured.missing {
             obstacles.push(Obstacle { reason: PasswordMissing::REASON, message: missing.to_string(), passes: false });
         }
         match self.notes.tls(&ensured.credentials) {
-            Ok(tls) => context.members.follow(self.name, &desired.uid, targets(desired, observed), &tls),
+            Ok(tls) => self.context.members.follow(self.name, &desired.uid, targets, &tls),
             Err(error) => obstacles.push(Obstacle { reason: "CertificatesFailed", message: error.to_string(), passes: false }),
         }
-        let set = live.stateful_sets.iter().find(|set| set.name_any() == desired.name);
-        let objects = build(desired, decision.replicas, set.and_then(|set| template_size(set)), &context.sidecar_image);
-        Ok(apply(&context.client, desired, &objects, live, &self.notes.memory).await?)
+        Ok(())
     }
 
     /// Log and Events of a decision, once.

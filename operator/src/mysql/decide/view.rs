@@ -140,6 +140,13 @@ impl<'a> View<'a> {
         if !self.lost_its_data(ordinal) {
             return Vec::new();
         }
+        // A clone under way is left alone: other donors would only begin it anew, and its member goes to the next one by itself.
+        if let Some(State { data: Data::Cloning { .. }, accepted: Some(Accepted { assignment, .. }), .. }) = self.state(ordinal)
+            && let Assignment::Replica { donors, .. } = assignment
+            && !donors.is_empty()
+        {
+            return donors.clone();
+        }
         let gives = |donor: u32| donor != ordinal && (self.follows(donor, primary) || (donor == primary && self.is_open_primary(primary)));
         let previous = ordinal.checked_sub(1);
         if previous.is_some_and(|previous| !gives(previous) && self.is_on_its_way(previous)) {
