@@ -113,8 +113,8 @@ async fn what_is_applied_is_kept_repaired_and_pruned_and_an_idle_pass_writes_not
     // A field that the user takes back goes.
     let fewer = desired("uid-1", json!({"config": {"max_connections": 7}}))?;
     let template = |set: &StatefulSet| set.spec.clone().and_then(|spec| spec.template.metadata).and_then(|metadata| metadata.labels);
-    assert!(template(&*stage.pass(&orders).await?.stateful_set).context("labels")?.contains_key("team"));
-    assert!(!template(&*stage.pass(&fewer).await?.stateful_set).context("labels")?.contains_key("team"));
+    assert!(template(&stage.pass(&orders).await?.stateful_set).context("labels")?.contains_key("team"));
+    assert!(!template(&stage.pass(&fewer).await?.stateful_set).context("labels")?.contains_key("team"));
 
     // An outdated my.cnf goes once no pod can need it, the budget with the second member.
     let single = desired("uid-1", json!({"replicas": 1, "config": {"max_connections": 8}}))?;
