@@ -156,10 +156,10 @@ impl Looked<'_> {
         let mut message = placed.message.clone().unwrap_or_default();
         if message.to_lowercase().contains("persistentvolumeclaim") || message.to_lowercase().contains("storageclass") {
             let class = match &self.desired.volume.class {
-                Some(class) => format!("the StorageClass {class} exists and"),
-                None => "there is a default StorageClass and it".to_owned(),
+                Some(class) => format!("that StorageClass {class} exists"),
+                None => "that there is a default StorageClass".to_owned(),
             };
-            message = format!("{message} Check that {class} can provide {DATA}-{}.", pod.name_any());
+            message = format!("{DATA}-{} is not there: check {class} and can provide it ({message})", pod.name_any());
         }
         Some(Trouble { reason: placed.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned()), message })
     }

@@ -135,6 +135,8 @@ fn owned(config: &Config, user: &str) -> String {
     set("super_read_only", "ON");
     set("skip_replica_start", "ON");
     set("plugin_load_add", "mysql_clone.so");
+    // A donor serves one clone at a time, and would keep its place for minutes for a recipient that is gone; ours begins anew.
+    set("loose_clone_donor_timeout_after_network_failure", "0");
     set("plugin_load_add", "semisync_source.so");
     set("plugin_load_add", "semisync_replica.so");
     set("loose_rpl_semi_sync_source_enabled", "OFF");
