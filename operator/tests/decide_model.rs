@@ -549,7 +549,8 @@ fn run(seed: u64, faults: bool) -> (u64, bool) {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for _ in 0..if faults { 500 } else { 0 } {
             // Mostly faults in a grown-up cluster; now and then at its birth.
-            let grown = seed.is_multiple_of(4) || (world.status.initialised && world.status.acks >= target(world.cluster.spec.replicas.into()));
+            let grown =
+                seed.is_multiple_of(4) || (world.status.initialised && world.status.acks >= target(world.cluster.spec.replicas.into()));
             world.step(grown);
         }
         world.late.clear();
