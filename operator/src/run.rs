@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::{BoxFuture, join_all, select_all};
+use hyper::header::{HeaderValue, USER_AGENT};
 use kube::api::ListParams;
 use kube::runtime::controller;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::Run;
@@ -23,7 +25,7 @@ use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::pauses;
 use crate::reconcile::reconcile;
-use crate::server::{Health, serve};
+use crate::server::{self, Health};
 use crate::wake::Wake;
 use crate::watches::{self, ClusterRef, Guarded, Scope};
 
@@ -65,7 +67,7 @@ pub enum RunError {
     Lost(#[from] Lost),
 }
 
-/// Serves custom resources until told to stop.
+/// Serves custom resources until a signal tells it to stop.
 ///
 /// # Errors
 /// When it cannot start, or lost its Lease.
@@ -75,9 +77,15 @@ pub async fn run(options: Run) -> Result<(), RunError> {
     let stop = signals().map_err(RunError::Signals)?;
     let listener = TcpListener::bind(options.health_address).await.map_err(|error| RunError::Listen(options.health_address, error))?;
     let health = Arc::new(Health::default());
-    tokio::spawn(serve(listener, Arc::clone(&health)));
+    tokio::spawn(server::serve(listener, Arc::clone(&health)));
+    serve(client().await?, &options, health, stop).await
+}
 
-    let client = client().await?;
+/// Serves custom resources until `stop` is true.
+///
+/// # Errors
+/// When it cannot start, or lost its Lease.
+pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let scopes = scopes(&options.namespaces);
     for scope in &scopes {
         probe(&client, scope).await?;
@@ -95,11 +103,13 @@ pub async fn run(options: Run) -> Result<(), RunError> {
     let events = Events::start(client.clone(), options.pod_name.clone());
     let (contexts, mut controllers): (Vec<_>, Vec<_>) =
         scopes.iter().map(|scope| controller(&client, scope, &health.metrics, &events, &options.sidecar_image, stop.clone())).unzip();
-    tokio::spawn(ready(contexts, Arc::clone(&health)));
+    // Ends with this function: nothing of a server that was dropped goes on.
+    let mut background = JoinSet::new();
+    background.spawn(ready(contexts, health));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?options.namespaces, "serving");
     let end = tokio::select! {
         _ = select_all(&mut controllers) => Ok(()),
-        () = stopped(stop.clone()) => {
+        () = stopped(stop) => {
             if timeout(GRACE, join_all(controllers)).await.is_err() {
                 tracing::warn!("a reconcile did not end in time; it resumes at the next start");
             }
@@ -168,6 +178,7 @@ fn scopes(namespaces: &[String]) -> Vec<Scope> {
 
 async fn client() -> Result<Client, RunError> {
     let mut config = Config::infer().await.map_err(RunError::NoKubernetes)?;
+    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("understudy/", env!("CARGO_PKG_VERSION")))));
     // kube would send any request up to 15 times again, also those that create; every pass here resumes by itself.
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT);

@@ -1,0 +1,371 @@
+//! The whole operator at a real API server without controllers: it is crashed after each of its writes, its objects are taken away, and
+//! when all is in order it is silent.
+
+use std::collections::BTreeMap;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use crds::mysql::MySQLCluster;
+use e2e::ControlPlane;
+use hyper::{Method, Request, Response};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, CustomResourceExt, ResourceExt};
+use operator::cli::{Cli, Command, Run};
+use operator::lease::Candidate;
+use operator::run::serve;
+use operator::server::Health;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{Layer, Service as TowerService};
+
+const NAMESPACE: &str = "shop";
+/// Everything here takes a second or two; a loaded machine may take longer.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Counts writes, Events aside, and answers nothing any more from the last one that is allowed.
+#[derive(Clone)]
+struct Writes {
+    done: Arc<AtomicUsize>,
+    crash_after: usize,
+}
+
+impl Writes {
+    fn new(crash_after: usize) -> Self {
+        Self { done: Arc::default(), crash_after }
+    }
+}
+
+#[derive(Clone)]
+struct Wire<S> {
+    inner: S,
+    writes: Writes,
+}
+
+impl<S> Layer<S> for Writes {
+    type Service = Wire<S>;
+
+    fn layer(&self, inner: S) -> Wire<S> {
+        Wire { inner, writes: self.clone() }
+    }
+}
+
+impl<S, B> TowerService<Request<Body>> for Wire<S>
+where
+    S: TowerService<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let is_write = request.method() != Method::GET && !request.uri().path().contains("/events");
+        if self.writes.done.load(Ordering::SeqCst) >= self.writes.crash_after {
+            return Box::pin(pending());
+        }
+        let (done, last, answer) = (Arc::clone(&self.writes.done), self.writes.crash_after, self.inner.call(request));
+        Box::pin(async move {
+            let answer = answer.await;
+            // The write is done and its answer is lost: the moment at which most is left behind.
+            if is_write && done.fetch_add(1, Ordering::SeqCst) + 1 >= last {
+                return pending().await;
+            }
+            answer
+        })
+    }
+}
+
+struct Stage {
+    plane: ControlPlane,
+    client: Client,
+}
+
+impl Stage {
+    async fn start() -> Result<Self> {
+        let plane = ControlPlane::start().await?;
+        plane.namespace(NAMESPACE).await?;
+        let client = plane.client().clone();
+        Ok(Self { plane, client })
+    }
+
+    /// The definition, changed by `change`, and established.
+    async fn define(&self, change: impl FnOnce(&mut serde_json::Value)) -> Result<()> {
+        let mut definition = serde_json::to_value(MySQLCluster::crd())?;
+        change(&mut definition);
+        let api = Api::<CustomResourceDefinition>::all(self.client.clone());
+        api.create(&PostParams::default(), &serde_json::from_value(definition)?).await?;
+        eventually("the definition is served", || async { Ok(self.clusters().list(&ListParams::default()).await.is_ok().then_some(())) })
+            .await
+    }
+
+    fn clusters(&self) -> Api<MySQLCluster> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    async fn create(&self, name: &str) -> Result<()> {
+        let cluster = serde_json::from_value(json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster",
+            "metadata": {"name": name}, "spec": {"storage": {"size": "1Gi"}},
+        }))?;
+        self.clusters().create(&PostParams::default(), &cluster).await?;
+        Ok(())
+    }
+
+    /// An operator of its own, which ends when the answer is dropped.
+    async fn operator(&self, writes: &Writes) -> Result<Operator> {
+        let file = Kubeconfig::read_from(self.plane.kubeconfig())?;
+        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        config.default_retry = false;
+        let client = ClientBuilder::try_from(config)?.with_layer(writes).build();
+        let (stop, stopped) = watch::channel(false);
+        let options = options(&["--pod-name", "stage"])?;
+        // A runtime of its own dies whole, tasks and all, as a process does.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let task = runtime.spawn(async move {
+            if let Err(error) = serve(client, &options, Arc::new(Health::default()), stopped).await {
+                eprintln!("operator: {error}");
+            }
+        });
+        Ok(Operator { runtime: Some(runtime), stop, task })
+    }
+
+    /// What a cluster has, by name, with the hash of what was applied.
+    async fn objects(&self) -> Result<BTreeMap<String, String>> {
+        let mut all = BTreeMap::new();
+        let applied = |metadata: &kube::core::ObjectMeta| {
+            let hash = metadata.annotations.as_ref().and_then(|all| all.get("understudy.dev/applied")).cloned();
+            (metadata.name.clone().unwrap_or_default(), hash.unwrap_or_default())
+        };
+        for (version, kind) in [
+            ("apps/v1", "StatefulSet"),
+            ("v1", "Service"),
+            ("v1", "ConfigMap"),
+            ("policy/v1", "PodDisruptionBudget"),
+            ("networking.k8s.io/v1", "NetworkPolicy"),
+        ] {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
+            let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), NAMESPACE, &resource);
+            for object in api.list(&ListParams::default().labels("understudy.dev/cluster")).await?.items {
+                let (name, hash) = applied(&object.metadata);
+                all.insert(format!("{kind} {name}"), hash);
+            }
+        }
+        for secret in self.api::<Secret>().list(&ListParams::default()).await?.items {
+            all.insert(format!("Secret {}", secret.name_any()), String::new());
+        }
+        Ok(all)
+    }
+
+    async fn settled(&self, name: &str) -> Result<()> {
+        eventually(&format!("{name} is created"), || async {
+            let status = self.clusters().get(name).await?.status.unwrap_or_default();
+            Ok((status.state == "Creating" && self.api::<StatefulSet>().get_opt(name).await?.is_some()).then_some(()))
+        })
+        .await
+    }
+}
+
+struct Operator {
+    runtime: Option<tokio::runtime::Runtime>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Operator {
+    /// As SIGTERM does.
+    async fn stop(mut self) -> Result<()> {
+        self.stop.send(true)?;
+        timeout(SOON, &mut self.task).await.context("it did not stop in time")??;
+        Ok(())
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn options(more: &[&str]) -> Result<Run> {
+    let arguments = ["operator", "run", "--sidecar-image", "registry.example/understudy:1"].into_iter().chain(more.iter().copied());
+    match Cli::try_parse_from(arguments)?.command {
+        Command::Run(options) => Ok(options),
+        Command::Check { .. } => bail!("not run"),
+    }
+}
+
+async fn eventually<T, F: Future<Output = Result<Option<T>>>>(what: &str, mut look: impl FnMut() -> F) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        if begun.elapsed() > SOON {
+            bail!("not within {} s: {what}", SOON.as_secs());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_away_comes_back_and_in_good_order_nothing_is_written() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    let whole = stage.objects().await?;
+
+    stage.api::<Service>().delete("orders-read", &DeleteParams::default()).await?;
+    stage.api::<Secret>().delete("orders-tls", &DeleteParams::default()).await?;
+    let drift = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}});
+    stage.api::<StatefulSet>().patch("orders", &PatchParams::default(), &Patch::Merge(&drift)).await?;
+    eventually("what was taken away is back", || async {
+        let set = stage.api::<StatefulSet>().get("orders").await?.spec.unwrap_or_default();
+        let grace = set.template.spec.and_then(|pod| pod.termination_grace_period_seconds);
+        Ok((stage.objects().await? == whole && grace == Some(120)).then_some(()))
+    })
+    .await?;
+
+    // Longer than a resync: whatever is written again and again is seen.
+    sleep(Duration::from_secs(2)).await;
+    let before = writes.done.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(62)).await;
+    assert_eq!(writes.done.load(Ordering::SeqCst), before, "an idle cluster costs no write");
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_after_any_write_is_resumed() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    stage.create("whole").await?;
+    let all = Writes::new(usize::MAX);
+    let operator = stage.operator(&all).await?;
+    stage.settled("whole").await?;
+    sleep(Duration::from_secs(1)).await;
+    operator.stop().await?;
+    let needed = all.done.load(Ordering::SeqCst);
+    assert!((8..30).contains(&needed), "{needed} writes for a new cluster");
+
+    stage.create("broken").await?;
+    let mut password = None;
+    for _ in 0..needed {
+        // One write a life.
+        let writes = Writes::new(1);
+        let operator = stage.operator(&writes).await?;
+        let crashed = eventually("one write", || async { Ok((writes.done.load(Ordering::SeqCst) >= 1).then_some(())) });
+        if timeout(Duration::from_secs(5), crashed).await.is_err() {
+            break;
+        }
+        drop(operator);
+        let system = stage.api::<Secret>().get_opt("broken-system").await?.and_then(|secret| secret.data);
+        assert!(password.is_none() || password == system, "a password is made once");
+        password = system;
+    }
+    let operator = stage.operator(&Writes::new(usize::MAX)).await?;
+    stage.settled("broken").await?;
+    let objects = stage.objects().await?;
+    let of = |name: &str| -> Vec<String> {
+        let mine = objects.keys().filter(|key| key.contains(&format!(" {name}")));
+        mine.map(|key| key.replace(name, "").split("-config-").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(of("whole"), of("broken"));
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_malformed_object_stops_no_other() -> Result<()> {
+    let stage = Stage::start().await?;
+    // A definition that lets through what the types do not: as an older or a newer one may.
+    let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    stage.define(|definition| definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = anything).await?;
+    let resource = ApiResource::erase::<MySQLCluster>(&());
+    let malformed = DynamicObject::new("malformed", &resource).data(json!({"spec": {"storage": "big"}}));
+    let api = Api::<DynamicObject>::namespaced_with(stage.client.clone(), NAMESPACE, &resource);
+    api.create(&PostParams::default(), &malformed).await?;
+    let wellformed = DynamicObject::new("wellformed", &resource).data(json!({"spec": {"storage": {"size": "1Gi"}}}));
+    api.create(&PostParams::default(), &wellformed).await?;
+
+    let operator = stage.operator(&Writes::new(usize::MAX)).await?;
+    eventually("the other one is served", || async { Ok(stage.api::<StatefulSet>().get_opt("wellformed").await?) }).await?;
+    let events = Api::<k8s_openapi::api::events::v1::Event>::namespaced(stage.client.clone(), NAMESPACE);
+    eventually("the malformed one is told", || async {
+        let all = events.list(&ListParams::default()).await?.items;
+        let told = |event: &k8s_openapi::api::events::v1::Event| {
+            event.reason.as_deref() == Some("Unreadable")
+                && event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some("malformed")
+        };
+        Ok(all.iter().any(told).then_some(()))
+    })
+    .await?;
+    assert!(api.get("malformed").await?.data.get("status").is_none(), "it is left alone");
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_definition_it_says_what_to_do() -> Result<()> {
+    let stage = Stage::start().await?;
+    let (_stop, stopped) = watch::channel(false);
+    let error =
+        serve(stage.client.clone(), &options(&[])?, Arc::new(Health::default()), stopped).await.expect_err("there is no definition");
+    assert_eq!(error.to_string(), "MySQLCluster CRD not found; kubectl apply -f crds/yaml");
+    assert!(stage.api::<ConfigMap>().list(&ListParams::default()).await?.items.len() <= 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_has_one_holder_and_goes_to_the_next_when_it_is_released() -> Result<()> {
+    let stage = Stage::start().await?;
+    let candidate = |pod: &str| Candidate::new(&stage.client, NAMESPACE, "understudy", pod);
+    let mut first = timeout(SOON, candidate("one").acquire()).await?;
+    let mut second = tokio::spawn(candidate("two").acquire());
+    assert!(timeout(Duration::from_secs(4), &mut second).await.is_err(), "it is held");
+    // Renewed in time, it stays; taken by force, it is given up at once.
+    assert!(timeout(Duration::from_secs(6), first.keep()).await.is_err());
+    first.release().await;
+    let mut second = timeout(SOON, second).await??;
+
+    let api = stage.api::<Lease>();
+    let mut thief = api.get("understudy").await?;
+    thief.spec.get_or_insert_default().holder_identity = Some("thief".to_owned());
+    api.replace("understudy", &PostParams::default(), &thief).await?;
+    let lost = timeout(SOON, second.keep()).await?;
+    assert!(lost.to_string().contains("thief"), "{lost}");
+    // A holder that does not renew loses it after its duration, and not before.
+    let begun = Instant::now();
+    timeout(SOON, candidate("three").acquire()).await?;
+    assert!(begun.elapsed() > Duration::from_secs(14), "{:?}", begun.elapsed());
+    Ok(())
+}
