@@ -1,5 +1,7 @@
 //! `decide`, one file a story: what was seen, what was claimed, what must be decided. A bug report becomes a file in `scenarios/`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::collections::BTreeMap;
 
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
@@ -90,7 +92,11 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
             () => Role::Isolated,
         },
         accepted: assignment.map(|assignment| Accepted { term: scenario.status.term, assignment, converged: true }),
-        position: (!seed.empty).then(|| Position { executed: set(&seed.executed), received: set(&seed.received), purged: Default::default() }),
+        position: (!seed.empty).then(|| Position {
+            executed: set(&seed.executed),
+            received: set(&seed.received),
+            purged: Default::default(),
+        }),
         replication: seed.follows.map(|source| Replication {
             source: host(source),
             receiving: true,
@@ -123,7 +129,14 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
     };
     Member {
         name: format!("orders-{ordinal}"),
-        pod: Some(PodSeen { uid: format!("pod-{ordinal}"), ip: None, ready, deleting: false, outdated: seed.outdated, trouble: seed.trouble.clone() }),
+        pod: Some(PodSeen {
+            uid: format!("pod-{ordinal}"),
+            ip: None,
+            ready,
+            deleting: false,
+            outdated: seed.outdated,
+            trouble: seed.trouble.clone(),
+        }),
         report,
         fresh_volume: !seed.old_volume,
     }
@@ -155,7 +168,10 @@ fn holds(found: &serde_yaml::Value, wanted: &serde_yaml::Value) -> bool {
 }
 
 fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
-    let object = serde_yaml::from_str::<serde_yaml::Value>("apiVersion: understudy.dev/v1alpha1\nkind: MySQLCluster\nmetadata: {name: orders, namespace: shop, uid: u1}").unwrap();
+    let object = serde_yaml::from_str::<serde_yaml::Value>(
+        "apiVersion: understudy.dev/v1alpha1\nkind: MySQLCluster\nmetadata: {name: orders, namespace: shop, uid: u1}",
+    )
+    .unwrap();
     let mut object = object;
     object["spec"] = scenario.spec.clone();
     let cluster: MySQLCluster = serde_yaml::from_value(object).map_err(|error| error.to_string())?;
@@ -203,7 +219,8 @@ fn every_scenario_is_decided_as_written() {
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let scenario: Scenario = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let scenario: Scenario =
+            serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
         failures.extend(play(&name, &scenario).err());
         played += 1;
     }

@@ -82,7 +82,8 @@ async fn install(lab: &Lab, dirs: &Dirs) -> Result<()> {
     let crds = dirs.checkout.join("crds/yaml").display().to_string();
     lab.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &crds]).await?;
     let values = "image.repository=localhost/understudy,image.tag=dev,image.pullPolicy=Never";
-    lab.helm(&["upgrade", "--install", "understudy", &chart, "-n", SYSTEM, "--create-namespace", "--skip-crds", "--set", values, "--wait"]).await?;
+    lab.helm(&["upgrade", "--install", "understudy", &chart, "-n", SYSTEM, "--create-namespace", "--skip-crds", "--set", values, "--wait"])
+        .await?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Bad input is refused with a message that names the field, or becomes a condition that names what is missing: point 9.
 
 use anyhow::{Context, Result, ensure};
+use e2e::volumes;
 use serde_json::{Value, json};
 
 use crate::rig::{Cluster, on_stage};
@@ -70,15 +71,17 @@ async fn what_is_missing_is_named_and_its_coming_heals() -> Result<()> {
         cluster.says("Stalled", "no-such-secret").await?;
         lab.kubectl(&["create", "secret", "generic", "no-such-secret", "-n", &namespace, "--from-literal=password=opening-night"]).await?;
         cluster.says("Stalled", "no-such-class").await?;
+        // The class comes, with a volume that somebody has provisioned by hand.
         let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "no-such-class"},
-                           "provisioner": "understudy.dev/lab", "volumeBindingMode": "WaitForFirstConsumer"});
-        let like = lab.kubectl(&["get", "storageclass", "lab-dynamic", "-o", "jsonpath={.provisioner}"]).await?;
-        let class = class.to_string().replace("understudy.dev/lab", like.trim());
-        lab.kubectl_apply(&class).await?;
+                           "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"});
+        lab.kubectl_apply(&class.to_string()).await?;
+        let directory = volumes::directory(&lab.dirs().lab, &namespace);
+        volumes::make_directory(&directory, None).await?;
+        lab.kubectl_apply(&volumes::local_volume(&namespace, "no-such-class", "1Gi", "node1", &directory).to_string()).await?;
         cluster.says("Stalled", "no-such-image").await?;
         cluster.merge(json!({"image": crate::rig::IMAGE})).await?;
         let healed = cluster.ready(1).await;
-        lab.kubectl(&["delete", "storageclass", "no-such-class"]).await?;
+        lab.kubectl(&["delete", "storageclass/no-such-class", &format!("persistentvolume/{namespace}"), "--wait=false"]).await?;
         healed
     })
     .await

@@ -28,6 +28,8 @@ pub const OTHER_IMAGE: &str = "localhost/mysql:9.7-b";
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// A single statement on loopback.
 const STATEMENT: Duration = Duration::from_secs(10);
+/// A routing proxy learns of an endpoint.
+const ROUTING: Duration = Duration::from_secs(5);
 /// Clusters at a time: two cores run six mysqlds, and more only makes each test slower.
 static STAGES: Semaphore = Semaphore::const_new(2);
 static OPERATOR: OnceCell<()> = OnceCell::const_new();
@@ -47,8 +49,21 @@ async fn install(lab: &Lab) -> Result<()> {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/understudy");
     let values = "image.repository=localhost/understudy,image.tag=dev,image.pullPolicy=Never";
     lab.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml")]).await?;
-    let arguments =
-        ["upgrade", "--install", "understudy", chart, "-n", SYSTEM, "--create-namespace", "--skip-crds", "--set", values, "--wait", "--timeout", "120s"];
+    let arguments = [
+        "upgrade",
+        "--install",
+        "understudy",
+        chart,
+        "-n",
+        SYSTEM,
+        "--create-namespace",
+        "--skip-crds",
+        "--set",
+        values,
+        "--wait",
+        "--timeout",
+        "120s",
+    ];
     lab.helm(&arguments).await.context("helm install; `lab images` builds the image")?;
     // A pod of an earlier run of the tests may hold an older image of the same tag.
     lab.kubectl(&["rollout", "restart", "deployment", "-n", SYSTEM]).await?;
@@ -227,7 +242,15 @@ impl Cluster {
     /// A connection through the Service `NAME-SUFFIX`, as the application's owner, with TLS.
     pub async fn through(&self, suffix: &str) -> Result<Conn> {
         let service: Service = Api::namespaced(self.lab.client().clone(), &self.namespace).get(&format!("{}-{suffix}", self.name)).await?;
-        self.connect(service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")?).await
+        let address = service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")?;
+        // A routing proxy takes up to a second to learn of an endpoint, and refuses until then.
+        let end = Instant::now() + ROUTING;
+        loop {
+            match self.connect(address.clone()).await {
+                Err(_) if Instant::now() < end => sleep(Duration::from_millis(50)).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A connection to one member.

@@ -199,17 +199,16 @@ async fn report(host: &str) -> anyhow::Result<State> {
     let tcp = TcpStream::connect((host, HEALTH_PORT)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
     let request = Request::get(REPORT).header(HOST, host).body(Empty::<Bytes>::new())?;
-    let exchange = async {
+    // The exchange owns its side: when it is dropped, so is the connection. Neither ends the other early: an answer may be whole
+    // although the connection that brought it is closed already.
+    let exchange = async move {
         let response = sender.send_request(request).await?;
         anyhow::ensure!(response.status() == StatusCode::OK, "it answers {}", response.status());
         let body = Limited::new(response.into_body(), MAX_REPORT_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
         let report: Report<State> = serde_json::from_slice(&body.to_bytes())?;
-        Ok(report.state)
+        anyhow::Ok(report.state)
     };
-    tokio::select! {
-        state = exchange => state,
-        _ = connection => Err(anyhow::anyhow!("it closed the connection")),
-    }
+    futures::future::join(exchange, connection).await.0
 }
 
 #[cfg(test)]
