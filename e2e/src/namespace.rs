@@ -63,7 +63,17 @@ impl TestNamespace {
             &["get", "mysqlclusters,statefulsets,pods,pvc,endpointslices", "-o", "wide", "-n", &self.name],
             &["get", "mysqlclusters", "-o", "yaml", "-n", &self.name],
             &["get", "events", "--sort-by=.lastTimestamp", "-n", &self.name],
-            &["logs", "-n", &self.name, "-l", "app.kubernetes.io/managed-by=understudy", "--all-containers", "--prefix", "--tail=60"],
+            &[
+                "logs",
+                "-n",
+                &self.name,
+                "-l",
+                "app.kubernetes.io/managed-by=understudy",
+                "--all-containers",
+                "--prefix",
+                "--ignore-errors",
+                "--tail=60",
+            ],
             &["logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=understudy", "--tail=120"],
         ];
         let mut report = format!("=== namespace {}\n", self.name);

@@ -361,9 +361,9 @@ impl World {
     fn follow(&mut self, ordinal: u32, source: u32, donors: &[sidecar_protocol::mysql::Peer], acknowledges: bool) {
         if !self.members[&ordinal].data {
             let digits = self.name.len() + 1;
-            let donor = donors
-                .iter()
-                .find_map(|donor| donor.member.get(digits..)?.parse::<u32>().ok().filter(|o| self.members.get(o).is_some_and(|d| d.data)));
+            // A server with a hanging commit cannot be cloned from: its clone waits for the commit.
+            let gives = |donor: &u32| self.members.get(donor).is_some_and(|donor| donor.data && donor.pending.is_empty());
+            let donor = donors.iter().find_map(|donor| donor.member.get(digits..)?.parse::<u32>().ok().filter(gives));
             let Some(donor) = donor else { return };
             self.uuids += 1;
             let (executed, uuid) = (self.members[&donor].executed.clone(), self.uuids);

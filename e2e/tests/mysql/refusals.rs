@@ -64,24 +64,26 @@ async fn what_is_missing_is_named_and_its_coming_heals() -> Result<()> {
     on_stage("missing", |lab, namespace| async move {
         let cluster = Cluster::new(&lab, &namespace);
         let mut spec = Cluster::spec(1);
-        spec["storage"]["className"] = json!("no-such-class");
+        // Classes belong to the whole Kubernetes: one that no earlier run has left.
+        let class = format!("late-{namespace}");
+        spec["storage"]["className"] = json!(class);
         spec["database"]["secret"] = json!("no-such-secret");
         spec["image"] = json!("localhost/mysql:no-such-image");
         cluster.apply(spec).await?;
         cluster.says("Stalled", "no-such-secret").await?;
         lab.kubectl(&["create", "secret", "generic", "no-such-secret", "-n", &namespace, "--from-literal=password=opening-night"]).await?;
-        cluster.says("Stalled", "no-such-class").await?;
+        cluster.says("Stalled", &class).await?;
         // The class comes, with a volume that somebody has provisioned by hand.
-        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "no-such-class"},
-                           "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"});
-        lab.kubectl_apply(&class.to_string()).await?;
+        let late = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
+                          "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"});
+        lab.kubectl_apply(&late.to_string()).await?;
         let directory = volumes::directory(&lab.dirs().lab, &namespace);
         volumes::make_directory(&directory, None).await?;
-        lab.kubectl_apply(&volumes::local_volume(&namespace, "no-such-class", "1Gi", "node1", &directory).to_string()).await?;
+        lab.kubectl_apply(&volumes::local_volume(&namespace, &class, "1Gi", "node1", &directory).to_string()).await?;
         cluster.says("Stalled", "no-such-image").await?;
         cluster.merge(json!({"image": crate::rig::IMAGE})).await?;
         let healed = cluster.ready(1).await;
-        lab.kubectl(&["delete", "storageclass/no-such-class", &format!("persistentvolume/{namespace}"), "--wait=false"]).await?;
+        lab.kubectl(&["delete", &format!("storageclass/{class}"), &format!("persistentvolume/{namespace}"), "--wait=false"]).await?;
         healed
     })
     .await

@@ -265,7 +265,13 @@ fn steady(view: &View<'_>, primary: u32) -> Decision {
     }
     let mut decision = summary(view, primary);
     decision.orders = follow(view, primary, acks.order);
-    if view.is_open_primary(primary) {
+    if let Some(why) = acks::closed_until_filled(view) {
+        let name = view.desired.member_name(primary);
+        decision.orders.insert(primary, Assignment::Isolated);
+        decision.state = State::PrimaryUnavailable;
+        decision.reason = format!("{name} is the primary and takes no writes for now: {why}");
+        decision.degraded = Some(decision.reason.clone());
+    } else if view.is_open_primary(primary) {
         decision.route = Route::To(primary);
     }
     decision.degraded = decision.degraded.or(acks.degraded);

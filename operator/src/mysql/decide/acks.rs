@@ -47,6 +47,20 @@ fn replaced(view: &View<'_>, member: &AckMember) -> bool {
         .is_some_and(|state| state.data != Data::Present || state.server_uuid.as_ref().is_some_and(|uuid| *uuid != member.server_uuid))
 }
 
+/// Why the primary must not take writes until an empty member is filled, if so.
+///
+/// When fewer members are left than must acknowledge, every commit hangs; and a server with a hanging commit cannot be cloned from, so
+/// nobody would ever be filled to acknowledge it. Closed, it lets its clients go unanswered, and serves as the donor.
+#[must_use]
+pub fn closed_until_filled(view: &View<'_>) -> Option<String> {
+    let left = u32::try_from(view.status.ack_set.iter().filter(|member| !replaced(view, member)).count()).unwrap_or(u32::MAX);
+    let (acks, empty) = (view.status.acks, (0..view.desired.replicas).find(|ordinal| view.lost_its_data(*ordinal))?);
+    (view.desired.durability == Durability::Strict && left < acks).then(|| {
+        let name = view.desired.member_name(empty);
+        format!("durability is Strict, {acks} must acknowledge, {left} can; it goes on when {name} is filled")
+    })
+}
+
 /// Plans the next change, at most one.
 #[must_use]
 pub fn plan(view: &View<'_>, primary: u32) -> Plan {
@@ -172,8 +186,9 @@ fn give_way(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMembe
         Some(seen) => matches!(seen.report, Seen::Silent { since } if (view.now.as_second() - since.as_second()) >= GRACE_SECONDS),
         None => true,
     };
-    let (silent, rest): (Vec<_>, Vec<_>) = status.ack_set.iter().cloned().partition(gone);
+    let rest: Vec<AckMember> = status.ack_set.iter().filter(|member| !gone(member)).cloned().collect();
     let acks = status.acks.min(u32::try_from(rest.len()).unwrap_or(u32::MAX));
-    (!silent.is_empty() && acks < status.acks)
-        .then(|| record(format!("durability is Available: {acks} acknowledgements while {} replicas are silent", silent.len()), rest, acks))
+    (acks < status.acks).then(|| {
+        record(format!("durability is Available: {acks} acknowledgements while the other replicas are silent or empty"), rest, acks)
+    })
 }

@@ -147,7 +147,9 @@ impl<'a> View<'a> {
         {
             return donors.clone();
         }
-        let gives = |donor: u32| donor != ordinal && (self.follows(donor, primary) || (donor == primary && self.is_open_primary(primary)));
+        // A primary that is closed until somebody is filled gives too.
+        let leads = |donor: u32| donor == primary && (self.is_open_primary(donor) || self.is_isolated(donor));
+        let gives = |donor: u32| donor != ordinal && (self.follows(donor, primary) || leads(donor));
         let previous = ordinal.checked_sub(1);
         if previous.is_some_and(|previous| !gives(previous) && self.is_on_its_way(previous)) {
             return Vec::new();
