@@ -24,7 +24,6 @@ pub const UNDERSTUDY: &str = "localhost/understudy:dev";
 /// The target that our static binaries are built for.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC: &str = "-C target-feature=+crt-static";
-const DEBIAN: &str = "http://deb.debian.org/debian";
 
 /// Runs inside the unpacked system (`$1`): the user of the official image, then nothing that the server does not need.
 const MYSQL_RECIPE: &str = r#"
@@ -161,15 +160,16 @@ async fn mysql(dirs: &Dirs, ui: &Ui) -> Result<Image> {
         let work = fresh_dir(dirs, "work-mysql")?;
         let (recipe, rootfs) = (work.join("recipe.sh"), work.join("rootfs.tar"));
         fs::write(&recipe, MYSQL_RECIPE)?;
-        let mirror = std::env::var("UNDERSTUDY_DEBIAN_MIRROR").unwrap_or_else(|_| DEBIAN.into());
-        ui.step(&format!("download MySQL's Debian packages from {mirror}"), async {
+        // Without one, mmdebstrap takes Debian's own.
+        let mirror = std::env::var_os("UNDERSTUDY_DEBIAN_MIRROR");
+        ui.step("download MySQL's Debian packages", async {
             run::output(
                 run::command("mmdebstrap")
                     .args(["--mode=root", "--variant=minbase", "--include=mysql-server", "--aptopt=Acquire::Check-Valid-Until \"false\""])
                     .arg(format!("--customize-hook=sh {} \"$1\"", recipe.display()))
                     .arg("sid")
                     .args([&rootfs])
-                    .arg(&mirror),
+                    .args(mirror),
             )
             .await
         })

@@ -67,6 +67,28 @@ async fn storage_that_cannot_grow_is_said_and_the_rest_goes_on_then_hibernate_wa
 }
 
 #[tokio::test]
+async fn a_full_volume_is_named_and_room_heals_it() -> Result<()> {
+    on_stage("full", |lab, namespace| async move {
+        let mut spec = Cluster::spec(1);
+        spec["storage"] = json!({"size": "700Mi", "className": e2e::volumes::SMALL});
+        let cluster = Cluster::new(&lab, &namespace);
+        cluster.apply(spec).await?;
+        cluster.ready(1).await?;
+        cluster.ledger().await?;
+        let fill = ["exec", "-n", &namespace, "orders-0", "-c", "mysql", "--", "sh", "-c"];
+        lab.kubectl(&[&fill[..], &["dd if=/dev/zero of=/var/lib/mysql/fill bs=1M || true"]].concat()).await?;
+        cluster.says("Stalled", "is full").await?;
+        lab.kubectl(&[&fill[..], &["rm /var/lib/mysql/fill"]].concat()).await?;
+        cluster.ready(1).await?;
+        let writer = Writer::start(&cluster, 1);
+        sleep(Duration::from_secs(1)).await;
+        let acknowledged = writer.finish().await?;
+        cluster.holds(&acknowledged).await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn deleting_keeps_or_deletes_volumes_and_a_namesake_is_not_mistaken_for_the_old_one() -> Result<()> {
     on_stage("delete", |lab, namespace| async move {
         let cluster = Cluster::create(&lab, &namespace, 2).await?;

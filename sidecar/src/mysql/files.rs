@@ -11,6 +11,8 @@ use super::Config;
 
 /// Length of the local password, in random bytes.
 const PASSWORD_BYTES: usize = 24;
+/// A volume with less than this part of it free, one in a hundred, is full.
+const FULL_AT: u64 = 100;
 
 /// A file or directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -135,4 +137,15 @@ fn sync_tree(dir: &Path) -> Result<(), FileError> {
         }
     }
     sync(dir)
+}
+
+/// What to tell people when the volume is full: mysqld then waits for space, and answers nobody that writes. `None` while there is room,
+/// or when the volume cannot be asked.
+#[must_use]
+pub fn full_volume(config: &Config) -> Option<String> {
+    let volume = rustix::fs::statvfs(&config.data_dir).ok()?;
+    let left = volume.f_bavail.saturating_mul(FULL_AT);
+    (left < volume.f_blocks).then(|| {
+        format!("the volume at {} is full (less than 1 % is free): grow spec.storage.size or delete data", config.data_dir.display())
+    })
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
+use super::Config;
 use super::accounts;
 use super::cnf::replication_user;
 use super::converge::{Own, Step, converged, plan};
@@ -278,7 +279,9 @@ impl Member {
         let trouble = self.channel_problem(now, facts);
         let Some(session) = &mut self.session else { return };
         let ready = session.readiness.judge(now, facts, assignment, *lag, max_lag);
-        let problem = self.step_problem.clone().or(trouble).or_else(|| self.reload_problem.clone()).or_else(|| credentials.clone());
+        let full = full_volume(&self.access.config);
+        let problem =
+            full.or_else(|| self.step_problem.clone()).or(trouble).or_else(|| self.reload_problem.clone()).or_else(|| credentials.clone());
         let lag_seconds = lag.map(|lag| (lag.as_secs_f64() * 1000.0).round() / 1000.0);
         let positions_due = now.duration_since(self.published) >= POSITION_PERIOD;
         let mut published = false;
@@ -325,6 +328,7 @@ impl Member {
         }
         let trouble = (self.answered.elapsed() > STARTUP_GRACE)
             .then(|| problem(ProblemCode::ProcessDown, format!("mysqld does not answer: {error}; see the log of the database container")));
+        let trouble = full_volume(&self.access.config).or(trouble);
         let order = self.orders.borrow().clone();
         self.reporter.change(|state| {
             tell_silence(state);
@@ -365,6 +369,10 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.watch.abort();
     }
+}
+
+fn full_volume(config: &Config) -> Option<Problem> {
+    files::full_volume(config).map(|message| problem(ProblemCode::Storage, message))
 }
 
 /// Whether the second state says nothing new but how far things are.
