@@ -218,8 +218,9 @@ pub fn decide(desired: &Desired, observed: &Observed, status: &MySQLClusterStatu
         return hibernate(&view);
     }
     let mut decision = awake(&view);
-    if decision.intent.is_none() && decision.stalled.is_none() {
-        decision.stalled = view.stall();
+    if decision.intent.is_none() {
+        decision.stalled = decision.stalled.or_else(|| view.stall());
+        decision.step = rollout::stuck(&view).or(decision.step);
     }
     decision
 }

@@ -50,26 +50,10 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
 }
 
 fn update(view: &View<'_>, primary: u32) -> Plan {
-    if !view.desired.automatic_update || !view.observed.stateful_set.as_ref().is_some_and(|set| set.current) {
-        return Plan::Nothing;
-    }
-    let outdated: Vec<(u32, &PodSeen)> = view
-        .observed
-        .members
-        .iter()
-        .filter(|(ordinal, _)| **ordinal >= view.desired.partition)
-        .filter_map(|(ordinal, member)| Some((*ordinal, member.pod.as_ref()?)))
-        .filter(|(_, pod)| pod.outdated && !pod.deleting)
-        .collect();
+    let outdated = outdated(view);
     let replace = |ordinal: u32, pod: &PodSeen, why: &str| {
         Plan::Replace(Step::ReplacePod { ordinal, uid: pod.uid.clone(), why: format!("{} {why}", view.desired.member_name(ordinal)) })
     };
-    // A pod that cannot run harms nobody by being replaced: so a reverted mistake heals at once.
-    if let Some((ordinal, pod)) =
-        outdated.iter().find(|(ordinal, pod)| !view.serves(*ordinal) && (pod.trouble.is_some() || rejected(view, *ordinal)))
-    {
-        return replace(*ordinal, pod, "cannot run in its old revision");
-    }
     let Some((ordinal, pod)) = outdated.iter().rev().find(|(ordinal, _)| *ordinal != primary).or(outdated.first()) else {
         return Plan::Nothing;
     };
@@ -90,6 +74,25 @@ fn update(view: &View<'_>, primary: u32) -> Plan {
         return replace(*ordinal, pod, "gets the new revision; with one member there is nobody to hand over to");
     }
     Plan::HandOver { why: format!("{} gets the new revision", view.desired.member_name(primary)) }
+}
+
+/// Pods of an older revision that the operator may replace, by ordinal.
+fn outdated<'a>(view: &View<'a>) -> Vec<(u32, &'a PodSeen)> {
+    if !view.desired.automatic_update || !view.observed.stateful_set.as_ref().is_some_and(|set| set.current) {
+        return Vec::new();
+    }
+    let pods = view.observed.members.iter().filter_map(|(ordinal, member)| Some((*ordinal, member.pod.as_ref()?)));
+    pods.filter(|(ordinal, pod)| *ordinal >= view.desired.partition && pod.outdated && !pod.deleting).collect()
+}
+
+/// A pod that cannot run in its old revision. Replacing it harms nobody, whatever else goes on: so a mistake that is taken back heals
+/// at once, before the cluster's birth too.
+#[must_use]
+pub fn stuck(view: &View<'_>) -> Option<Step> {
+    let cannot_run = |ordinal: u32, pod: &PodSeen| !view.serves(ordinal) && (pod.trouble.is_some() || rejected(view, ordinal));
+    let (ordinal, pod) = outdated(view).into_iter().find(|(ordinal, pod)| cannot_run(*ordinal, pod))?;
+    let why = format!("{} cannot run in its old revision", view.desired.member_name(ordinal));
+    Some(Step::ReplacePod { ordinal, uid: pod.uid.clone(), why })
 }
 
 /// Its configuration is refused by mysqld.
