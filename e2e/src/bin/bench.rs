@@ -238,14 +238,18 @@ async fn cold_start(lab: &Lab, dirs: &Dirs) -> Result<(f64, f64)> {
         execs.push(start.elapsed().as_secs_f64() * 1e3);
         let start = Instant::now();
         let mut command = tokio::process::Command::new(&program);
-        let flags = ["run", "--sidecar-image", images::UNDERSTUDY, "--namespace", namespace.name(), "--health-address", "127.0.0.1:0"];
-        command
-            .args(flags)
-            .env("KUBECONFIG", dirs.kubeconfig())
-            .env("RUST_LOG", "info")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        let flags = [
+            "run",
+            "--sidecar-image",
+            images::UNDERSTUDY,
+            "--namespace",
+            namespace.name(),
+            "--health-address",
+            "127.0.0.1:0",
+            "--log",
+            "operator=debug",
+        ];
+        command.args(flags).env("KUBECONFIG", dirs.kubeconfig()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut operator = command.spawn()?;
         let (out, error) = (operator.stdout.take().context("piped")?, operator.stderr.take().context("piped")?);
         let (mut out, mut error) = (BufReader::new(out).lines(), BufReader::new(error).lines());
