@@ -261,8 +261,10 @@ fn steady(view: &View<'_>, primary: u32) -> Decision {
         return Decision::claim(view, State::Scaling, reason, authority);
     }
     let rollout = rollout::plan(view, primary);
-    if let rollout::Plan::HandOver { why } = &rollout {
-        return handover::begin(view, primary, why);
+    if let rollout::Plan::HandOver { why } = &rollout
+        && let Some(claim) = handover::begin(view, primary, why)
+    {
+        return claim;
     }
     let mut decision = summary(view, primary);
     decision.orders = follow(view, primary, acks.order);

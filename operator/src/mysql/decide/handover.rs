@@ -12,18 +12,12 @@ const DEADLINE_SECONDS: i64 = 15;
 /// How long after one that was taken back the next is tried, in seconds.
 const PAUSE_SECONDS: i64 = 60;
 /// After a roll-back, or without a candidate, how soon to look again.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Claims a term for the hand-over, or says why there is nobody to hand over to.
-pub fn begin(view: &View<'_>, primary: u32, why: &str) -> Decision {
+/// Claims a term for the hand-over; `None` while there is nobody to hand over to.
+pub fn begin(view: &View<'_>, primary: u32, why: &str) -> Option<Decision> {
     let old = view.desired.member_name(primary);
-    let candidate = candidate(view, primary).filter(|_| !just_taken_back(view));
-    let Some(candidate) = candidate else {
-        let mut decision = super::summary(view, primary);
-        decision.orders = follow(view, primary, view.status.acks);
-        decision.reason = format!("{why}; {old} stays primary until another member is ready to take over");
-        return decision.progressing(Some(PATIENCE));
-    };
+    let candidate = candidate(view, primary).filter(|_| !just_taken_back(view))?;
     let new = view.desired.member_name(candidate);
     let change = Transition {
         kind: TransitionKind::Switchover,
@@ -34,7 +28,7 @@ pub fn begin(view: &View<'_>, primary: u32, why: &str) -> Decision {
     };
     let authority =
         Authority { term: view.status.term + 1, primary: Some(new.clone()), transition: Some(change), ..Authority::of(view.status) };
-    Decision::claim(view, State::SwitchingOver, format!("{why}: {old} hands over to {new}"), authority)
+    Some(Decision::claim(view, State::SwitchingOver, format!("{why}: {old} hands over to {new}"), authority))
 }
 
 /// A hand-over was taken back a moment ago.

@@ -1,5 +1,6 @@
 //! Scale and updates: members are released, and pods replaced one at a time, replicas first, the primary last after a hand-over.
 
+use super::handover::PATIENCE;
 use super::{Decision, SETTLING, State, Step, View};
 use crate::mysql::observed::PodSeen;
 
@@ -111,7 +112,16 @@ impl Plan {
             decision
         };
         match self {
-            Self::Nothing | Self::HandOver { .. } => decision,
+            Self::Nothing => decision,
+            // Nobody can take over yet: it is waited for, and all else goes on as it was decided.
+            Self::HandOver { why } => {
+                let old = view.status.primary.clone().unwrap_or_default();
+                let message = format!("{why}; {old} stays primary until another member is ready to take over");
+                decision.requeue = decision.requeue.or(Some(PATIENCE));
+                decision.progressing = Some(message.clone());
+                decision.reason = message;
+                decision
+            }
             Self::Grow => {
                 let message = format!("members are being added: {}", decision.reason);
                 decision.progressing = Some(message);
