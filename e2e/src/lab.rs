@@ -68,6 +68,13 @@ impl Lab {
         self.kubectl(&[&["exec", "-n", namespace, pod, "-c", container, "--"], command].concat()).await
     }
 
+    /// Runs SQL on a member as its local administrator, inside the pod; returns rows as tab-separated lines.
+    pub async fn sql(&self, namespace: &str, pod: &str, statement: &str) -> Result<String> {
+        let script = "MYSQL_PWD=$(cat /var/lib/mysql/.understudy/local-password) exec mysql -S /understudy/run/mysqld.sock -u understudy -NBe \"$0\"";
+        let arguments = ["exec", "-n", namespace, pod, "-c", "mysql", "--", "sh", "-c", script, statement];
+        Ok(self.kubectl(&arguments).await?.trim().to_owned())
+    }
+
     /// Runs helm and returns what it wrote.
     pub async fn helm(&self, arguments: &[&str]) -> Result<String> {
         run::output(helm_command(&self.dirs).args(arguments)).await

@@ -156,16 +156,16 @@ async fn clone(lab: &Lab, dirs: &Dirs) -> Result<(u64, f64, f64, f64, f64)> {
     apply(lab, &name, spec(1)).await?;
     until_ready(lab, &name, "bench", 1, Instant::now()).await?;
     wait_for(lab, &name, 1).await?;
-    sql(lab, &name, "bench-0", "CREATE TABLE shop.t (id INT PRIMARY KEY AUTO_INCREMENT, b LONGBLOB)").await?;
+    lab.sql(&name, "bench-0", "CREATE TABLE shop.t (id INT PRIMARY KEY AUTO_INCREMENT, b LONGBLOB)").await?;
     for _ in 0..MEBIBYTES / 64 {
         let rows = vec!["(RANDOM_BYTES(1024))"; 64].join(", ").replace("RANDOM_BYTES(1024)", "REPEAT(RANDOM_BYTES(1024), 1024)");
-        sql(lab, &name, "bench-0", &format!("INSERT INTO shop.t (b) VALUES {rows}")).await?;
+        lab.sql(&name, "bench-0", &format!("INSERT INTO shop.t (b) VALUES {rows}")).await?;
     }
     apply(lab, &name, spec(2)).await?;
     until_ready(lab, &name, "bench", 2, Instant::now()).await?;
     wait_for(lab, &name, 2).await?;
     let took = "SELECT TIMESTAMPDIFF(MICROSECOND, MIN(BEGIN_TIME), MAX(END_TIME)) FROM performance_schema.clone_progress";
-    let micros: f64 = sql(lab, &name, "bench-1", took).await?.parse()?;
+    let micros: f64 = lab.sql(&name, "bench-1", took).await?.parse()?;
 
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(lab.client().clone(), &name);
     let volume = claims.get("data-bench-1").await?.spec.and_then(|spec| spec.volume_name).context("a bound claim names its volume")?;
@@ -205,12 +205,6 @@ async fn wait_for(lab: &Lab, namespace: &str, replicas: usize) -> Result<()> {
         ensure!(Instant::now() < end, "not healthy: {}", status.reason);
         sleep(Duration::from_millis(100)).await;
     }
-}
-
-async fn sql(lab: &Lab, namespace: &str, pod: &str, statement: &str) -> Result<String> {
-    let script =
-        "MYSQL_PWD=$(cat /var/lib/mysql/.understudy/local-password) exec mysql -S /understudy/run/mysqld.sock -u understudy -NBe \"$0\"";
-    Ok(lab.kubectl(&["exec", "-n", namespace, pod, "-c", "mysql", "--", "sh", "-c", script, statement]).await?.trim().to_owned())
 }
 
 /// Resident memory of the one process of a pod whose program is `name`, in MiB.

@@ -261,9 +261,7 @@ impl Cluster {
 
     /// Runs SQL on a member as the local administrator, inside the pod.
     pub async fn sql(&self, member: &str, statement: &str) -> Result<String> {
-        let script = "MYSQL_PWD=$(cat /var/lib/mysql/.understudy/local-password) exec mysql -S /understudy/run/mysqld.sock -u understudy -NBe \"$0\"";
-        let arguments = ["exec", "-n", &self.namespace, member, "-c", "mysql", "--", "sh", "-c", script, statement];
-        Ok(self.lab.kubectl(&arguments).await?.trim().to_owned())
+        self.lab.sql(&self.namespace, member, statement).await
     }
 
     /// Creates the ledger that [`Writer`] writes to.

@@ -9,12 +9,6 @@ use crate::rig::{IMAGE, eventually, on_stage};
 
 const MANIFEST: &str = include_str!("../../../docs/standalone/mysql.yaml");
 
-async fn sql(lab: &Lab, namespace: &str, member: &str, statement: &str) -> Result<String> {
-    let script =
-        "MYSQL_PWD=$(cat /var/lib/mysql/.understudy/local-password) exec mysql -S /understudy/run/mysqld.sock -u understudy -NBe \"$0\"";
-    Ok(lab.kubectl(&["exec", "-n", namespace, member, "-c", "mysql", "--", "sh", "-c", script, statement]).await?.trim().to_owned())
-}
-
 async fn ready(lab: &Lab, namespace: &str, replicas: u32) -> Result<()> {
     eventually(&format!("{replicas} ready members"), || async {
         let ready =
@@ -27,7 +21,7 @@ async fn ready(lab: &Lab, namespace: &str, replicas: u32) -> Result<()> {
 
 async fn reads(lab: &Lab, namespace: &str, member: &str, rows: &str) -> Result<()> {
     eventually(&format!("{rows} rows on {member}"), || async {
-        let count = sql(lab, namespace, member, "SELECT COUNT(*) FROM shop.ledger").await?;
+        let count = lab.sql(namespace, member, "SELECT COUNT(*) FROM shop.ledger").await?;
         ensure!(count == rows, "{count}");
         Ok(())
     })
@@ -47,8 +41,7 @@ async fn the_manifest_of_the_docs_comes_up_scales_and_heals_without_an_operator(
         std::fs::remove_file(&file)?;
         applied?;
         ready(&lab, &namespace, 3).await?;
-        sql(
-            &lab,
+        lab.sql(
             &namespace,
             "mysql-0",
             "CREATE DATABASE shop; CREATE TABLE shop.ledger (number BIGINT PRIMARY KEY); INSERT INTO shop.ledger VALUES (1), (2), (3)",
@@ -58,14 +51,14 @@ async fn the_manifest_of_the_docs_comes_up_scales_and_heals_without_an_operator(
         ready(&lab, &namespace, 5).await?;
         reads(&lab, &namespace, "mysql-3", "3").await?;
         ensure!(
-            sql(&lab, &namespace, "mysql-3", "SELECT SOURCE FROM performance_schema.clone_status").await?.contains("mysql-2"),
+            lab.sql(&namespace, "mysql-3", "SELECT SOURCE FROM performance_schema.clone_status").await?.contains("mysql-2"),
             "3 was not cloned from 2"
         );
         ensure!(
-            sql(&lab, &namespace, "mysql-3", "SELECT SSL_ALLOWED FROM performance_schema.replication_connection_configuration").await?
+            lab.sql(&namespace, "mysql-3", "SELECT SSL_ALLOWED FROM performance_schema.replication_connection_configuration").await?
                 == "YES"
         );
-        ensure!(sql(&lab, &namespace, "mysql-3", "SELECT @@super_read_only").await? == "1", "a replica is writable");
+        ensure!(lab.sql(&namespace, "mysql-3", "SELECT @@super_read_only").await? == "1", "a replica is writable");
 
         // A pod, a replica's volume, the primary's volume.
         lab.kubectl(&["delete", "pod", "mysql-1", "-n", &namespace]).await?;
@@ -78,7 +71,7 @@ async fn the_manifest_of_the_docs_comes_up_scales_and_heals_without_an_operator(
         let after = Api::<Pod>::namespaced(lab.client().clone(), &namespace).get("mysql-0").await?;
         ensure!(after.metadata.uid != before.metadata.uid, "the pod is the old one");
         reads(&lab, &namespace, "mysql-0", "3").await?;
-        eventually("writes", || async { sql(&lab, &namespace, "mysql-0", "INSERT IGNORE INTO shop.ledger VALUES (4)").await.map(drop) })
+        eventually("writes", || async { lab.sql(&namespace, "mysql-0", "INSERT IGNORE INTO shop.ledger VALUES (4)").await.map(drop) })
             .await?;
         reads(&lab, &namespace, "mysql-4", "4").await?;
         let spec = after.spec.context("a pod has a spec")?;
