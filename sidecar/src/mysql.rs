@@ -11,6 +11,7 @@ mod execute;
 mod files;
 mod join;
 mod member;
+mod nudge;
 mod observe;
 mod ready;
 mod report;

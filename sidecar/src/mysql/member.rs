@@ -20,6 +20,7 @@ use super::cnf::replication_user;
 use super::converge::{Own, Step, converged, plan};
 use super::execute::{Access, StepError};
 use super::files;
+use super::nudge::Nudge;
 use super::observe::{Backlog, Facts, Password, Receiver, applying_since, look, tell_silence};
 use super::ready::Readiness;
 use super::report::{Reporter, problem, retries};
@@ -80,6 +81,7 @@ struct Session {
     backlog: Backlog,
     readiness: Readiness,
     disconnected: Option<Instant>,
+    nudge: Nudge,
 }
 
 /// What one look and the Secrets say.
@@ -202,7 +204,14 @@ impl Member {
             let sql = self.access.connect().await?;
             let watch = tokio::spawn(self.access.connect().await?.until_gone());
             info!("mysqld answers");
-            self.session = Some(Session { sql, watch, backlog: Backlog::default(), readiness: Readiness::default(), disconnected: None });
+            self.session = Some(Session {
+                sql,
+                watch,
+                backlog: Backlog::default(),
+                readiness: Readiness::default(),
+                disconnected: None,
+                nudge: Nudge::default(),
+            });
         }
         let Some(session) = &mut self.session else { return Err(SqlError::Gone("no session".into())) };
         let facts = look(&mut session.sql).await?;
@@ -251,6 +260,9 @@ impl Member {
         }
         self.publish(seen, order.as_ref());
         let now = Instant::now();
+        if let Some(session) = &mut self.session {
+            session.nudge.look(now, &seen.facts, &self.access);
+        }
         match (wanted, order) {
             (Some(step), Some(order)) => {
                 self.needed = now;

@@ -46,8 +46,11 @@ pub async fn seal(access: &Access) -> Result<(), SqlError> {
             if began.elapsed() < GRACE {
                 continue;
             }
-            // All who could still be told of a commit are gone, and since `setting` waits nobody new can commit: let go of the rest.
-            if send_away(&mut killer, &mut gone).await? == 0 && !released {
+            // Who comes while `setting` waits for its lock can commit nothing. So when it waits, and then all who are there are cut off,
+            // nobody is left who could be told of a commit: let go of the rest. New clients keep coming; they are not waited for.
+            let blocked = !released && waits_for_a_lock(&mut killer, id).await?;
+            send_away(&mut killer, &mut gone).await?;
+            if blocked {
                 info!("commits in flight wait for acknowledgements: letting them go, their clients are gone");
                 killer.run("SET GLOBAL rpl_semi_sync_source_enabled=OFF", QUERY_DEADLINE).await?;
                 released = true;
@@ -63,9 +66,9 @@ pub async fn seal(access: &Access) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// Kills the connections of clients, so that they connect again and find the new primary. Says how many there were that are not in
-/// `gone`, and adds them: one that waits for an acknowledgement is cut off at once but stays in the list.
-async fn send_away(sql: &mut Sql, gone: &mut HashSet<u64>) -> Result<usize, SqlError> {
+/// Kills the connections of clients that are not in `gone`, so that they connect again and find the new primary, and adds them: one that
+/// waits for an acknowledgement is cut off at once but stays in the list.
+async fn send_away(sql: &mut Sql, gone: &mut HashSet<u64>) -> Result<(), SqlError> {
     let question = format!(
         "SELECT PROCESSLIST_ID AS id FROM performance_schema.threads WHERE TYPE='FOREGROUND' AND PROCESSLIST_ID IS NOT NULL \
          AND PROCESSLIST_USER IS NOT NULL AND PROCESSLIST_COMMAND NOT IN ('Daemon', 'Binlog Dump', 'Binlog Dump GTID') \
@@ -81,5 +84,13 @@ async fn send_away(sql: &mut Sql, gone: &mut HashSet<u64>) -> Result<usize, SqlE
             _ => gone.insert(*id),
         };
     }
-    Ok(clients.len())
+    Ok(())
+}
+
+/// Whether the connection waits for a lock, and so keeps later ones out.
+async fn waits_for_a_lock(sql: &mut Sql, id: u32) -> Result<bool, SqlError> {
+    let question = format!(
+        "SELECT COUNT(*) AS waits FROM performance_schema.threads WHERE PROCESSLIST_ID={id} AND PROCESSLIST_STATE LIKE 'Waiting for % lock'"
+    );
+    Ok(sql.rows(&question).await?.first().and_then(|row| number(row, "waits")).is_some_and(|waits| waits > 0))
 }
