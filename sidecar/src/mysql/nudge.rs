@@ -32,11 +32,12 @@ impl Nudge {
     /// Whether to act now. Commits that end let others take their place; only when none ends for a while does it help.
     fn is_due(&mut self, now: Instant, facts: &Facts) -> bool {
         let semi = &facts.semi_sync;
-        if semi.waiting == 0 {
+        // Who comes back may have received that event as a replica that did not count: it is written again.
+        if semi.waiting == 0 || self.done.is_some_and(|clients| clients != semi.clients) {
             self.done = None;
         }
         let stuck = !facts.read_only && semi.source_enabled && semi.waiting > 0 && semi.clients >= semi.source_acks;
-        if !stuck || self.done == Some(semi.clients) {
+        if !stuck || self.done.is_some() {
             self.since = None;
             return false;
         }
@@ -86,6 +87,8 @@ mod tests {
         assert!(due(&stuck));
         let (mut nudged, now) = (Nudge { since: None, running: None, done: Some(1) }, Instant::now());
         assert!(!nudged.is_due(now, &stuck) && !nudged.is_due(now + PATIENCE * 9, &stuck), "once is enough");
+        assert!(!nudged.is_due(now, &Facts { semi_sync: SemiSyncFacts { clients: 0, ..semi }, ..stuck.clone() }));
+        assert!(!nudged.is_due(now, &stuck) && nudged.is_due(now + PATIENCE, &stuck), "but not for a replica that was away");
         assert!(!due(&Facts { semi_sync: SemiSyncFacts { clients: 0, ..semi }, ..stuck.clone() }), "nobody is there to acknowledge");
         assert!(!due(&Facts { semi_sync: SemiSyncFacts { waiting: 0, ..semi }, ..stuck.clone() }));
         assert!(!due(&Facts { read_only: true, ..stuck }));
