@@ -385,7 +385,7 @@ pub struct Transition {
     /// Pod name of the member that gives the role up; absent when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Pod name of the member that gets it; absent while a failover still reads positions.
+    /// Pod name of the member that gets it; absent while a failover still reads positions, unless a person named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// The target may have been told to open: from here on there is no way back.
@@ -412,7 +412,7 @@ pub enum TransitionKind {
     Initialise,
     /// Planned; rolls back when it cannot finish in time.
     Switchover,
-    /// The old primary's data is gone.
+    /// The old primary is lost: its process, its pod, its volume, or all contact with it.
     Failover,
     /// A switchover that could not finish in time; the next one waits a while.
     TakenBack,
@@ -431,6 +431,12 @@ pub struct MemberStatus {
     /// Donor of the clone that filled its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned_from: Option<String>,
+    /// `@@server_uuid` of its data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_uuid: Option<String>,
+    /// File on its volume with the newest transactions that only it held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
     /// Server version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -189,6 +189,7 @@ impl World {
             member: desired.member_name(ordinal),
             incarnation: member.pod.to_string(),
             term: member.term,
+            orders: 0,
             sidecar: "model".into(),
             trust: String::new(),
             state: State {
@@ -203,12 +204,15 @@ impl World {
                 }),
                 ready: member.data && (member.role == Role::Primary || replication.as_ref().is_some_and(|channel| channel.receiving)),
                 replication,
-                semi_sync: (member.role == Role::Primary).then(|| SemiSync { acks: member.acks, clients: u32::try_from(clients).unwrap() }),
+                semi_sync: (member.role == Role::Primary).then(|| SemiSync {
+                    acks: member.acks,
+                    clients: u32::try_from(clients).unwrap(),
+                    dumping: Vec::new(),
+                }),
                 acknowledges: member.acknowledges,
                 server_uuid: member.data.then(|| uuid_text(member.uuid)),
-                cloned_from: None,
-                version: None,
                 problem,
+                ..State::default()
             },
         }
     }
@@ -269,7 +273,7 @@ impl World {
             else {
                 continue;
             };
-            let order = Order { cluster: "u1".into(), term: self.status.term, incarnation, assignment: assignment.clone() };
+            let order = Order { cluster: "u1".into(), term: self.status.term, incarnation, after: 0, assignment: assignment.clone() };
             match if crashes { self.dice.roll(10) } else { 9 } {
                 0 => {}
                 1 => self.late.push((*ordinal, order)),
@@ -319,7 +323,7 @@ impl World {
             Assignment::Initialise => self.close(ordinal, Role::Isolated),
             Assignment::Primary { acks, .. } => self.open(ordinal, acks, term),
             Assignment::Isolated => self.close(ordinal, Role::Isolated),
-            Assignment::Replica { source, donors, acknowledges } => {
+            Assignment::Replica { source, donors, acknowledges, .. } => {
                 let source = self.desired().name.len() + 1..source.member.len();
                 let Some(source) = self.source_of(&assignment_source(&self.members[&ordinal].accepted), source) else { return };
                 self.follow(ordinal, source, &donors, acknowledges);

@@ -51,6 +51,8 @@ struct Seed {
     trouble: Option<Trouble>,
     problem: Option<ProblemCode>,
     clients: Option<u32>,
+    #[serde(default)]
+    dumping: Vec<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -78,7 +80,7 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
     let host = |ordinal: u32| format!("orders-{ordinal}.orders.shop.svc");
     let set = |text: &str| if text.is_empty() { Default::default() } else { format!("{UUID}:{text}").parse().unwrap() };
     let assignment = match () {
-        () if seed.primary => Some(Assignment::Primary { acks: scenario.status.acks, members: vec![] }),
+        () if seed.primary => Some(Assignment::Primary { acks: scenario.status.acks, members: vec![], barred: vec![] }),
         () if seed.isolated => Some(Assignment::Isolated),
         () => None,
     };
@@ -105,13 +107,16 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
             error: None,
             tls: true,
         }),
-        semi_sync: seed.primary.then_some(SemiSync { acks: scenario.status.acks, clients: seed.clients.unwrap_or(scenario.status.acks) }),
+        semi_sync: seed.primary.then_some(SemiSync {
+            acks: scenario.status.acks,
+            clients: seed.clients.unwrap_or(scenario.status.acks),
+            dumping: seed.dumping.clone(),
+        }),
         acknowledges: seed.acknowledges,
         server_uuid: (!seed.empty).then(|| seed.uuid.clone().unwrap_or_else(|| format!("uuid-{ordinal}"))),
-        cloned_from: None,
-        version: None,
         ready: !seed.empty && (seed.primary || seed.follows.is_some()) && seed.problem.is_none(),
         problem: seed.problem.map(|code| Problem { code, message: "as the sidecar says".into() }),
+        ..State::default()
     };
     let ready = state.ready && !seed.silent && seed.trouble.is_none();
     let report = if seed.silent {
@@ -122,6 +127,7 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
             member: format!("orders-{ordinal}"),
             incarnation: "i".into(),
             term: scenario.status.term,
+            orders: 0,
             sidecar: "0".into(),
             trust: String::new(),
             state,
@@ -147,10 +153,11 @@ fn describe(assignment: &Assignment) -> String {
         Assignment::Initialise => "initialise".into(),
         Assignment::Primary { acks, .. } => format!("primary acks {acks}"),
         Assignment::Isolated => "isolated".into(),
-        Assignment::Replica { source, donors, acknowledges } => {
+        Assignment::Replica { source, donors, acknowledges, replace } => {
             let donors: Vec<&str> = donors.iter().map(|donor| donor.member.as_str()).collect();
             let from = if donors.is_empty() { String::new() } else { format!(", clones from {}", donors.join(" or ")) };
-            format!("follows {}{}{from}", source.member, if *acknowledges { ", acknowledges" } else { "" })
+            let replace = if replace.is_some() { ", replaced" } else { "" };
+            format!("follows {}{}{from}{replace}", source.member, if *acknowledges { ", acknowledges" } else { "" })
         }
     }
 }

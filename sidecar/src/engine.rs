@@ -113,7 +113,7 @@ impl Engine for Mysql {
                 gauges.push(Gauge::new("replication_lag_seconds", "Age of the oldest transaction received and not applied.", lag));
             }
         }
-        if let Some(semi_sync) = state.semi_sync {
+        if let Some(semi_sync) = &state.semi_sync {
             gauges.push(Gauge::new("semi_sync_acks", "Acknowledgements that a commit waits for.", f64::from(semi_sync.acks)));
             gauges.push(Gauge::new("semi_sync_clients", "Connected semi-sync replicas.", f64::from(semi_sync.clients)));
         }

@@ -43,13 +43,22 @@ impl<E: Engine> Clone for Sources<E> {
     }
 }
 
+/// How far orders have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Progress {
+    /// Highest term seen.
+    term: u64,
+    /// Different orders accepted since this process started.
+    orders: u64,
+}
+
 /// The meeting place; one a process.
 #[derive(Debug)]
 pub struct Hub<E: Engine> {
     engine: E,
     identity: Identity,
     sources: Sources<E>,
-    term: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
     /// `None` in standalone mode: nobody gives orders.
     kept_term: Option<Arc<Mutex<Term>>>,
     orders: watch::Sender<Option<Order<E::Assignment>>>,
@@ -67,7 +76,7 @@ impl<E: Engine> Hub<E> {
     ) -> Arc<Self> {
         let current = term.as_ref().map_or(0, Term::current);
         let kept_term = term.map(|term| Arc::new(Mutex::new(term)));
-        Arc::new(Self { engine, identity, sources, term: watch::Sender::new(current), kept_term, orders })
+        Arc::new(Self { engine, identity, sources, progress: watch::Sender::new(Progress { term: current, orders: 0 }), kept_term, orders })
     }
 
     /// The engine.
@@ -88,12 +97,13 @@ impl<E: Engine> Hub<E> {
             E::blame_credentials(&mut state, message);
         }
         let trust = self.sources.certificates.as_ref().map_or_else(String::new, |set| set.borrow().trust.clone());
-        Report { cluster, member, incarnation, term: *self.term.borrow(), sidecar: env!("CARGO_PKG_VERSION").into(), trust, state }
+        let Progress { term, orders } = *self.progress.borrow();
+        Report { cluster, member, incarnation, term, orders, sidecar: env!("CARGO_PKG_VERSION").into(), trust, state }
     }
 
     /// For somebody who follows the reports.
     pub fn changes(&self) -> Changes<E> {
-        Changes { sources: self.sources.clone(), term: self.term.subscribe() }
+        Changes { sources: self.sources.clone(), progress: self.progress.subscribe() }
     }
 
     /// Admits an order, keeps its term, hands it to the engine. Answers with the report that follows; it converges later.
@@ -129,21 +139,25 @@ impl<E: Engine> Hub<E> {
             warn!(cluster = order.cluster, term, %error, "order refused");
             refusal(&error)
         })?;
-        self.term.send_if_modified(|old| std::mem::replace(old, term) != term);
+        self.progress.send_if_modified(|old| std::mem::replace(&mut old.term, term) != term);
         let reason = E::refuse(&self.sources.state.borrow(), &order.assignment);
         if let Some(message) = reason {
             warn!(term, message, "order refused");
             return Err(unsafe_now(message, true));
         }
-        self.orders.send_if_modified(|old| {
-            // The operator repeats itself; the engine hears of news only.
-            let same = old.as_ref().is_some_and(|old| (old.term, &old.assignment) == (order.term, &order.assignment));
-            if !same {
-                info!(term, order = %serde_json::to_string(&order.assignment).unwrap_or_default(), "order accepted");
-                *old = Some(order);
+        // The operator repeats itself; the engine hears of news only.
+        let same = self.orders.borrow().as_ref().is_some_and(|old| (old.term, &old.assignment) == (order.term, &order.assignment));
+        if !same {
+            let accepted = self.progress.borrow().orders;
+            if order.after != accepted {
+                let message = format!("{accepted} orders were accepted here; this one was made after {}", order.after);
+                warn!(term, message, "order refused");
+                return Err(Refusal { code: RefusalCode::Overtaken, message, retry: true });
             }
-            !same
-        });
+            info!(term, order = %serde_json::to_string(&order.assignment).unwrap_or_default(), "order accepted");
+            self.progress.send_modify(|progress| progress.orders += 1);
+            self.orders.send_replace(Some(order));
+        }
         drop(kept);
         Ok(self.report())
     }
@@ -167,7 +181,7 @@ fn unsafe_now(message: String, retry: bool) -> Refusal {
 #[derive(Debug)]
 pub struct Changes<E: Engine> {
     sources: Sources<E>,
-    term: watch::Receiver<u64>,
+    progress: watch::Receiver<Progress>,
 }
 
 impl<E: Engine> Changes<E> {
@@ -185,7 +199,7 @@ impl<E: Engine> Changes<E> {
             changed = state.changed() => changed,
             changed = certificates => changed,
             changed = trouble.changed() => changed,
-            changed = self.term.changed() => changed,
+            changed = self.progress.changed() => changed,
         };
         if changed.is_err() {
             std::future::pending::<()>().await;

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sidecar_protocol::Order;
-use sidecar_protocol::mysql::{Assignment, Data, ProblemCode, Process, Role, State};
+use sidecar_protocol::mysql::{Assignment, Data, ProblemCode, State};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
@@ -99,21 +99,7 @@ impl Config {
     /// What is known before anything was observed: the volume, and nothing of the process.
     #[must_use]
     pub fn first_state(&self) -> State {
-        State {
-            data: if self.datadir().is_dir() { Data::Present } else { Data::Empty },
-            process: Process::Down,
-            role: Role::Unknown,
-            accepted: None,
-            position: None,
-            replication: None,
-            semi_sync: None,
-            acknowledges: false,
-            cloned_from: None,
-            version: None,
-            server_uuid: None,
-            ready: false,
-            problem: None,
-        }
+        State { data: if self.datadir().is_dir() { Data::Present } else { Data::Empty }, ..State::default() }
     }
 }
 

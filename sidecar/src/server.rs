@@ -171,7 +171,11 @@ fn malformed(message: String) -> Refusal {
 
 fn status(code: RefusalCode) -> StatusCode {
     match code {
-        RefusalCode::StaleTerm | RefusalCode::OtherCluster | RefusalCode::OtherIncarnation | RefusalCode::Unsafe => StatusCode::CONFLICT,
+        RefusalCode::StaleTerm
+        | RefusalCode::OtherCluster
+        | RefusalCode::OtherIncarnation
+        | RefusalCode::Overtaken
+        | RefusalCode::Unsafe => StatusCode::CONFLICT,
         RefusalCode::NotTheOperator => StatusCode::FORBIDDEN,
         RefusalCode::Malformed | RefusalCode::Unknown => StatusCode::BAD_REQUEST,
     }

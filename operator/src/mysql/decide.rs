@@ -287,7 +287,7 @@ fn follow(view: &View<'_>, primary: u32, acks: u32) -> BTreeMap<u32, Assignment>
     let mut orders = BTreeMap::new();
     for &ordinal in view.observed.members.keys() {
         let assignment = if ordinal == primary {
-            Assignment::Primary { acks, members: view.everybody() }
+            Assignment::Primary { acks, members: view.everybody(), barred: Vec::new() }
         } else if ordinal >= view.desired.replicas {
             // Leaving: it stops receiving, so that its position stands still while the others reach it (I2).
             Assignment::Isolated
@@ -296,6 +296,7 @@ fn follow(view: &View<'_>, primary: u32, acks: u32) -> BTreeMap<u32, Assignment>
                 source: view.peer(primary),
                 donors: view.donors(ordinal, primary),
                 acknowledges: acks::counts(view, ordinal),
+                replace: None,
             }
         };
         orders.insert(ordinal, assignment);

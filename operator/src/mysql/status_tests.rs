@@ -28,16 +28,12 @@ fn state(role: Role) -> State {
         data: Data::Present,
         process: Process::Running,
         role,
-        accepted: None,
-        position: None,
         replication: (role == Role::Replica).then_some(channel),
-        semi_sync: None,
-        acknowledges: false,
         server_uuid: Some("u".into()),
         cloned_from: (role == Role::Replica).then(|| "simple-0".into()),
         version: Some("9.7.4".into()),
         ready: true,
-        problem: None,
+        ..State::default()
     }
 }
 
@@ -48,6 +44,7 @@ fn member(ordinal: u32, state: State) -> (u32, Member) {
         member: name.clone(),
         incarnation: "i".into(),
         term: 1,
+        orders: 0,
         sidecar: "0".into(),
         trust: String::new(),
         state,

@@ -211,11 +211,12 @@ mod tests {
         prop_oneof![
             Just(Assignment::Isolated),
             Just(Assignment::Initialise),
-            (0u32..3).prop_map(|acks| Assignment::Primary { acks, members: vec![0, 1] }),
+            (0u32..3).prop_map(|acks| Assignment::Primary { acks, members: vec![0, 1], barred: vec![] }),
             (0u8..3, any::<bool>()).prop_map(|(source, acknowledges)| Assignment::Replica {
                 source: peer(source),
                 donors: vec![],
-                acknowledges
+                acknowledges,
+                replace: None
             }),
         ]
     }
@@ -273,7 +274,7 @@ mod tests {
 
         #[test]
         fn nothing_received_is_forgotten_by_a_new_primary(facts in facts(), acks in 0u32..3, own in own()) {
-            if plan(&facts, &Assignment::Primary { acks, members: vec![] }, &own) == Some(Step::ForgetSource) {
+            if plan(&facts, &Assignment::Primary { acks, members: vec![], barred: vec![] }, &own) == Some(Step::ForgetSource) {
                 prop_assert!(facts.applied());
             }
         }

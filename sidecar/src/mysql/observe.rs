@@ -256,7 +256,7 @@ impl Facts {
             tls: channel.tls,
         });
         let semi = &self.semi_sync;
-        state.semi_sync = semi.source_enabled.then_some(SemiSync { acks: semi.source_acks, clients: semi.clients });
+        state.semi_sync = semi.source_enabled.then_some(SemiSync { acks: semi.source_acks, clients: semi.clients, dumping: Vec::new() });
         state.acknowledges = semi.replica_active && self.channel.as_ref().is_some_and(|channel| channel.receiver == Receiver::On);
     }
 }
@@ -268,6 +268,7 @@ pub fn tell_silence(state: &mut State) {
     state.position = None;
     state.replication = None;
     state.semi_sync = None;
+    state.busy_seconds = None;
     state.acknowledges = false;
     state.version = None;
 }

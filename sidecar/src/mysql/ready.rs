@@ -65,7 +65,7 @@ mod tests {
         let facts = Facts::default();
         let (mut readiness, now) = (Readiness::default(), Instant::now());
         assert!(!readiness.judge(now, &facts, None, None, 0));
-        assert!(readiness.judge(now, &facts, Some(&Assignment::Primary { acks: 0, members: vec![] }), None, 0));
+        assert!(readiness.judge(now, &facts, Some(&Assignment::Primary { acks: 0, members: vec![], barred: vec![] }), None, 0));
     }
 
     #[test]

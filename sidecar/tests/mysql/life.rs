@@ -49,10 +49,10 @@ async fn commits_wait_for_acknowledgements_only_once_a_replica_gives_them() {
     one.follow(&rig, 0, &[], true);
     one.converged().await;
     one.until("acknowledging", |state| state.acknowledges).await;
-    zero.order(Assignment::Primary { acks: 1, members: vec![0, 1] });
+    zero.order(Assignment::Primary { acks: 1, members: vec![0, 1], barred: vec![] });
     let state = zero.converged().await;
     assert_eq!(state.semi_sync.unwrap().acks, 1);
-    zero.until("heard", |state| state.semi_sync.is_some_and(|semi| semi.clients == 1)).await;
+    zero.until("heard", |state| state.semi_sync.as_ref().is_some_and(|semi| semi.clients == 1)).await;
     create_rows(&mut zero.app().await, 0, 5).await;
     assert_eq!(
         zero.ask("SELECT VARIABLE_VALUE>=5 FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_yes_tx'").await,
@@ -88,7 +88,7 @@ async fn a_planned_switch_loses_no_row_and_the_old_primary_follows() {
     let last = zero.converged().await.position.unwrap().executed;
     assert!(client.query_drop("SELECT 1").await.is_err(), "clients are sent away to find the new primary");
     one.until("caught up", |state| state.position.as_ref().is_some_and(|position| position.held().contains(&last))).await;
-    one.order(Assignment::Primary { acks: 0, members: vec![0, 1] });
+    one.order(Assignment::Primary { acks: 0, members: vec![0, 1], barred: vec![] });
     let state = one.converged().await;
     assert_eq!((state.role, state.ready), (Role::Primary, true));
     assert_eq!(state.replication, None);
@@ -142,7 +142,7 @@ async fn a_member_with_transactions_of_its_own_is_not_let_in() {
     let rig = Rig::new().await;
     let zero = rig.primary().await;
     let mut one = rig.replica(1, 0, 0).await;
-    one.order(Assignment::Primary { acks: 0, members: vec![0, 1] });
+    one.order(Assignment::Primary { acks: 0, members: vec![0, 1], barred: vec![] });
     one.converged().await;
     create_rows(&mut one.app().await, 500, 1).await;
     one.follow(&rig, 0, &[], false);
@@ -240,7 +240,7 @@ async fn standalone_members_need_no_certificates_and_are_encrypted_all_the_same(
     let mut zero = rig.member_with(0, plain);
     zero.order(Assignment::Initialise);
     zero.converged().await;
-    zero.order(Assignment::Primary { acks: 0, members: vec![0, 1] });
+    zero.order(Assignment::Primary { acks: 0, members: vec![0, 1], barred: vec![] });
     zero.converged().await;
     zero.local().await.query_drop("CREATE TABLE shop_db.t (id BIGINT PRIMARY KEY)").await.unwrap();
     let mut one = rig.member_with(1, plain);

@@ -152,7 +152,7 @@ impl Rig {
         let mut member = self.member(0);
         member.order(Assignment::Initialise);
         member.until("initialised", |state| state.accepted.as_ref().is_some_and(|accepted| accepted.converged)).await;
-        member.order(Assignment::Primary { acks: 0, members: vec![0, 1, 2] });
+        member.order(Assignment::Primary { acks: 0, members: vec![0, 1, 2], barred: vec![] });
         member.converged().await;
         member
     }
@@ -198,13 +198,13 @@ impl Member {
 
     pub fn order(&mut self, assignment: Assignment) {
         self.term += 1;
-        let order = Order { cluster: "uid".into(), term: self.term, incarnation: "one".into(), assignment };
+        let order = Order { cluster: "uid".into(), term: self.term, incarnation: "one".into(), after: 0, assignment };
         self.orders.send_replace(Some(order));
     }
 
     pub fn follow(&mut self, rig: &Rig, source: u32, donors: &[u32], acknowledges: bool) {
         let donors = donors.iter().map(|donor| rig.peer(*donor)).collect();
-        self.order(Assignment::Replica { source: rig.peer(source), donors, acknowledges });
+        self.order(Assignment::Replica { source: rig.peer(source), donors, acknowledges, replace: None });
     }
 
     pub fn now(&self) -> State {

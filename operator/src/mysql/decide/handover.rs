@@ -77,7 +77,7 @@ pub fn go_on(view: &View<'_>, to: u32, change: &Transition) -> Decision {
         if stopped.is_some() { format!("{new} to receive the last writes") } else { format!("{old} to stop accepting writes") };
     let mut decision = Decision::new(view, State::SwitchingOver, format!("{old} hands over to {new}: waiting for {waiting_for}"));
     decision.orders.insert(from, Assignment::Isolated);
-    decision.orders.insert(to, Assignment::Replica { source: view.peer(from), donors: Vec::new(), acknowledges: true });
+    decision.orders.insert(to, Assignment::Replica { source: view.peer(from), donors: Vec::new(), acknowledges: true, replace: None });
     decision.progressing(Some(CHANGING))
 }
 
