@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use crds::decisions::{self, Decided};
 use crds::mysql::MySQLCluster;
 use e2e::ControlPlane;
 use hyper::{Method, Request, Response};
@@ -156,7 +157,7 @@ impl Stage {
         Ok(Operator { runtime: Some(runtime), stop, task })
     }
 
-    /// What a cluster has, by name, with the hash of what was applied.
+    /// What a cluster has, by name, with the hash of what was applied; the record of decisions is written when there is time.
     async fn objects(&self) -> Result<BTreeMap<String, String>> {
         let mut all = BTreeMap::new();
         let applied = |metadata: &kube::core::ObjectMeta| {
@@ -173,7 +174,7 @@ impl Stage {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
             let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), NAMESPACE, &resource);
-            for object in api.list(&ListParams::default().labels("understudy.dev/cluster")).await?.items {
+            for object in api.list(&ListParams::default().labels("understudy.dev/cluster,!understudy.dev/record")).await?.items {
                 let (name, hash) = applied(&object.metadata);
                 all.insert(format!("{kind} {name}"), hash);
             }
@@ -182,6 +183,19 @@ impl Stage {
             all.insert(format!("Secret {}", secret.name_any()), String::new());
         }
         Ok(all)
+    }
+
+    /// The record of decisions, oldest first.
+    async fn record(&self, name: &str) -> Result<Option<Vec<Decided>>> {
+        let map = self.api::<ConfigMap>().get_opt(&decisions::name(name)).await?;
+        let text = map.and_then(|map| map.data?.remove(decisions::KEY));
+        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
+    }
+
+    async fn hibernate(&self, name: &str, hibernate: bool) -> Result<()> {
+        let patch = json!({"spec": {"hibernate": hibernate}});
+        self.clusters().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
     }
 
     async fn settled(&self, name: &str) -> Result<()> {
@@ -302,6 +316,72 @@ async fn a_crash_after_any_write_is_resumed() -> Result<()> {
         mine.map(|key| key.replace(name, "").split("-config-").next().unwrap_or_default().to_owned()).collect()
     };
     assert_eq!(of("whole"), of("broken"));
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_are_recorded_across_restarts_and_an_idle_cluster_writes_nothing() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    let newest = |state: &'static str| {
+        let stage = &stage;
+        async move {
+            eventually(&format!("the decision {state} is recorded"), || async {
+                let record = stage.record("orders").await?;
+                Ok(record.filter(|record| record.last().is_some_and(|last| last.state == state)))
+            })
+            .await
+        }
+    };
+    let first = newest("Creating").await?;
+    let map = stage.api::<ConfigMap>().get("orders-decisions").await?;
+    let cluster = stage.clusters().get("orders").await?;
+    assert_eq!(map.owner_references().iter().map(|owner| Some(owner.uid.clone())).collect::<Vec<_>>(), [cluster.uid()]);
+    assert_eq!(map.labels().get("understudy.dev/cluster").map(String::as_str), Some("orders"));
+
+    stage.hibernate("orders", true).await?;
+    let asleep = newest("Hibernated").await?;
+    assert!(asleep.starts_with(&first) && asleep.len() > first.len(), "{first:?} {asleep:?}");
+    operator.stop().await?;
+
+    // An operator that finds nothing new writes nothing, and does not wake itself by what it wrote.
+    let version = |map: &ConfigMap| map.resource_version();
+    let before = stage.api::<ConfigMap>().get("orders-decisions").await?;
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(version(&stage.api::<ConfigMap>().get("orders-decisions").await?), version(&before));
+    let idle = writes.done.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(writes.done.load(Ordering::SeqCst), idle, "an idle cluster costs no write");
+
+    stage.hibernate("orders", false).await?;
+    let awake = newest("Creating").await?;
+    assert!(awake.starts_with(&asleep) && awake.len() > asleep.len(), "it goes on where it ended: {asleep:?} {awake:?}");
+    // Nobody prunes it: it is not among what is applied.
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(stage.record("orders").await?.unwrap_or_default(), awake);
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_config_map_of_somebody_else_is_not_taken_for_the_record() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let theirs: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "orders-decisions"}, "data": {"decisions.json": "mine"}}))?;
+    stage.api::<ConfigMap>().create(&PostParams::default(), &theirs).await?;
+    let operator = stage.operator(&Writes::new(usize::MAX)).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(stage.api::<ConfigMap>().get("orders-decisions").await?.data, theirs.data);
+    // Its place is free: the record is written although the first attempts failed.
+    stage.api::<ConfigMap>().delete("orders-decisions", &DeleteParams::default()).await?;
+    eventually("the record is written", || async { Ok(stage.record("orders").await?) }).await?;
     operator.stop().await
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::apply::Memory;
 use crate::events::Events;
+use crate::explain::Explain;
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::pauses;
@@ -40,6 +41,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What is told to people.
     pub events: Events,
+    /// What is recorded of decisions.
+    pub explain: Explain,
     /// Where pods take the sidecar from.
     pub sidecar_image: String,
     notes: Mutex<HashMap<ClusterRef, Arc<Notes>>>,
@@ -67,7 +70,8 @@ impl Context {
         events: Events,
         sidecar_image: String,
     ) -> Self {
-        Self { client, caches, members, metrics, events, sidecar_image, notes: Mutex::default() }
+        let explain = Explain::new(client.clone());
+        Self { client, caches, members, metrics, events, explain, sidecar_image, notes: Mutex::default() }
     }
 
     /// The notes on a cluster.
@@ -80,6 +84,7 @@ impl Context {
     pub fn forget(&self, cluster: &ClusterRef) {
         lock(&self.notes).remove(cluster);
         self.members.forget(cluster);
+        self.explain.forget(cluster);
         self.metrics.forget(cluster);
     }
 }

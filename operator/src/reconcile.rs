@@ -27,6 +27,7 @@ use crate::metrics::Cluster;
 use crate::mysql::act::{ActError, act};
 use crate::mysql::build::{build, template_size};
 use crate::mysql::decide::{Decision, Step, decide};
+use crate::mysql::explain;
 use crate::mysql::observe::{self, ObserveError, observe};
 use crate::mysql::observed::Observed;
 use crate::mysql::status::{self, Obstacle, Pass};
@@ -204,6 +205,7 @@ impl Reconcile<'_> {
         let decision = decide(&desired, &observed, &old, now);
         Span::current().record("state", decision.state.as_str());
         self.tell(&cluster, &old, &decision);
+        context.explain.record(self.name, &desired, explain::decided(&cluster, &desired, &observed, &old, &decision, now));
 
         // talks to Kubernetes: the claim, guarded by resourceVersion. Nothing else of this decision is carried out.
         if let Some(authority) = decision.intent.clone() {
