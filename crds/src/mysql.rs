@@ -355,6 +355,9 @@ pub struct MySQLClusterStatus {
     /// A change of primary that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transition: Option<Transition>,
+    /// The hand-over that was asked for last, while it waits or when it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<HandoverRequest>,
     /// Replicas whose acknowledgement counts for semi-sync; a joining member is written here before it counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ack_set: Vec<AckMember>,
@@ -393,6 +396,19 @@ pub struct Transition {
     pub promoting: bool,
     /// When it began, RFC 3339.
     pub since: String,
+}
+
+/// A hand-over that was asked for and has not begun.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HandoverRequest {
+    /// What asked for it: the annotation's text, or what the operator is about to do.
+    pub request: String,
+    /// Since when it waits, RFC 3339.
+    pub since: String,
+    /// Why it was refused; the same request is not considered again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// A replica whose acknowledgement counts, and which data directory of it: a member that lost its volume is another one.

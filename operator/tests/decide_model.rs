@@ -231,8 +231,11 @@ impl World {
         Observed {
             members: members.collect(),
             stateful_set: Some(StatefulSetSeen { replicas: self.replicas, current: true }),
-            route: self.route.map(|ordinal| desired.member_name(ordinal)),
+            route: self
+                .route
+                .map(|ordinal| (desired.member_name(ordinal), self.members.get(&ordinal).map_or(0, |member| member.pod).to_string())),
             consent: None,
+            ..Observed::default()
         }
     }
 

@@ -185,8 +185,9 @@ fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
     let observed = Observed {
         members: scenario.members.iter().map(|(ordinal, seed)| (*ordinal, member(scenario, *ordinal, seed))).collect(),
         stateful_set: Some(StatefulSetSeen { replicas: scenario.replicas, current: true }),
-        route: None,
+
         consent: scenario.consent.clone(),
+        ..Observed::default()
     };
     let now = "2026-01-01T00:01:00Z".parse().unwrap();
     let decision: Decision = decide(&validate(&cluster).unwrap(), &observed, &scenario.status, now);

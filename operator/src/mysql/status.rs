@@ -89,6 +89,7 @@ pub fn status(pass: &Pass<'_>, old: &MySQLClusterStatus, now: Timestamp) -> MySQ
         transition: old.transition.clone(),
         ack_set: old.ack_set.clone(),
         acks: old.acks,
+        handover: old.handover.clone(),
     }
 }
 

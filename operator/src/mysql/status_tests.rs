@@ -57,8 +57,8 @@ fn observed() -> Observed {
     Observed {
         members: BTreeMap::from([member(0, state(Role::Primary)), member(1, state(Role::Replica)), member(2, state(Role::Replica))]),
         stateful_set: Some(StatefulSetSeen { replicas: 3, current: true }),
-        route: Some("simple-0".into()),
-        consent: None,
+        route: Some(("simple-0".into(), "p".into())),
+        ..Observed::default()
     }
 }
 
@@ -74,6 +74,7 @@ fn decision(state: decide::State, reason: &str) -> Decision {
         progressing: None,
         degraded: None,
         stalled: None,
+        refused: None,
         requeue: None,
     }
 }
