@@ -222,7 +222,7 @@ impl World {
         let members = self.members.iter().map(|(ordinal, member)| {
             let report = match &member.reported {
                 Some(report) => Seen::Answered(report.clone()),
-                None => Seen::Silent { since: Timestamp::from_second(self.clock).unwrap() },
+                None => Seen::Silent { since: Timestamp::from_millisecond(self.clock * 250).unwrap() },
             };
             let ready = member.reported.as_ref().is_some_and(|report| report.state.ready);
             let pod = PodSeen { uid: member.pod.to_string(), ready, outdated: member.outdated, ..PodSeen::default() };
@@ -242,7 +242,7 @@ impl World {
     /// One pass of the operator, which may crash after any write.
     fn operate(&mut self, crashes: bool) {
         for _ in 0..4 {
-            let now = Timestamp::from_second(self.clock).unwrap();
+            let now = Timestamp::from_millisecond(self.clock * 250).unwrap();
             let decision = decide(&self.desired(), &self.observe(), &self.status, now);
             assert_eq!(decision, decide(&self.desired(), &self.observe(), &self.status, now), "deciding twice is stable");
             self.state = Some(decision.state);

@@ -74,7 +74,7 @@ pub fn barred(view: &View<'_>, primary: u32) -> Vec<u32> {
     let barred = |ordinal: &u32| {
         let silent = view.silent_seconds(*ordinal);
         if *ordinal == primary || silent.is_none() {
-            return *ordinal != primary && !recorded(*ordinal) && !was_told(view, *ordinal);
+            return *ordinal != primary && !recorded(*ordinal) && may_acknowledge(view, *ordinal);
         }
         let others = dumping.iter().filter(|other| *other != ordinal && recorded(**other)).count();
         let spared = u32::try_from(others).unwrap_or(u32::MAX) >= view.status.acks;
@@ -84,11 +84,12 @@ pub fn barred(view: &View<'_>, primary: u32) -> Vec<u32> {
     view.observed.members.keys().copied().filter(barred).collect()
 }
 
-/// It holds an order of this term not to acknowledge.
-fn was_told(view: &View<'_>, ordinal: u32) -> bool {
-    let told = |assignment: &Assignment| matches!(assignment, Assignment::Isolated | Assignment::Replica { acknowledges: false, .. });
-    view.accepted(ordinal).is_some_and(|accepted| told(&accepted.assignment))
-        && view.state(ordinal).is_some_and(|state| !state.acknowledges)
+/// It acknowledges, or holds an order to.
+fn may_acknowledge(view: &View<'_>, ordinal: u32) -> bool {
+    view.state(ordinal).is_some_and(|state| {
+        let ordered = state.accepted.as_ref().is_some_and(|held| matches!(held.assignment, Assignment::Replica { acknowledges: true, .. }));
+        state.acknowledges || ordered
+    })
 }
 
 /// The primary has cut it off.
