@@ -3,6 +3,7 @@
 //! - [`Lab`]: attach to the lab that `lab up` started; clients, helm, and the faults a test can cause (`nemesis`).
 //! - [`ControlPlane`]: etcd and kube-apiserver for one test, no root needed.
 //! - [`history`]: what clients saw under faults, and the checker of it; [`Application`]: their way in.
+//! - [`Plugin`]: `kubectl understudy` as a user runs it.
 //! - [`TestNamespace`]: a namespace under Pod Security *restricted* that tells its story when the test fails.
 //!
 //! The rest is how the lab is made, from the ground up: [`dirs`] and [`run`] (paths, commands), [`host`] (packages), [`binaries`] and
@@ -24,6 +25,7 @@ mod nemesis;
 pub mod network;
 pub mod node;
 pub mod pki;
+mod plugin;
 pub mod process;
 pub mod provisioner;
 pub mod run;
@@ -34,3 +36,4 @@ pub use application::Application;
 pub use control_plane::ControlPlane;
 pub use lab::Lab;
 pub use namespace::TestNamespace;
+pub use plugin::Plugin;
