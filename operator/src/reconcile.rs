@@ -204,7 +204,7 @@ impl Reconcile<'_> {
         // pure
         let decision = decide(&desired, &observed, &old, now);
         Span::current().record("state", decision.state.as_str());
-        self.tell(&cluster, &old, &decision);
+        self.tell(&cluster, &old, &observed, &decision);
         context.explain.record(self.name, &desired, explain::decided(&cluster, &desired, &observed, &old, &decision, now));
 
         // talks to Kubernetes: the claim, guarded by resourceVersion. Nothing else of this decision is carried out.
@@ -312,7 +312,7 @@ impl Reconcile<'_> {
     }
 
     /// Log and Events of a decision, once.
-    fn tell(&self, cluster: &MySQLCluster, old: &MySQLClusterStatus, decision: &Decision) {
+    fn tell(&self, cluster: &MySQLCluster, old: &MySQLClusterStatus, observed: &Observed, decision: &Decision) {
         let (events, about) = (&self.context.events, cluster.object_ref(&()));
         let state = decision.state.as_str();
         if decision.intent.is_some() || old.state != state {
@@ -328,6 +328,17 @@ impl Reconcile<'_> {
         }
         if let Some(Step::ReplacePod { why, .. }) = &decision.step {
             events.say(&about, Kind::Normal, "ReplacePod", "Act", why);
+        }
+        if let Some(refusal) = &decision.refused {
+            events.say(&about, Kind::Warning, "SwitchoverRefused", "Decide", refusal);
+        }
+        for member in observed.members.values() {
+            let archive = member.report.answered().and_then(|report| report.state.archive.as_ref());
+            let known = old.members.iter().find(|known| known.name == member.name).and_then(|known| known.archive.as_ref());
+            if let Some(archive) = archive.filter(|archive| known != Some(&archive.file)) {
+                let message = format!("{} held {} alone: archived on its volume as {}", member.name, archive.gtids, archive.file);
+                events.say(&about, Kind::Warning, "ErrantArchived", "Repair", &message);
+            }
         }
         for (member, refusal) in self.context.members.refusals(about.uid.as_deref().unwrap_or_default()) {
             events.say(&about, Kind::Warning, "OrderRefused", "Act", &format!("{member} refused its order: {refusal}"));

@@ -191,7 +191,9 @@ pub fn opening(view: &View<'_>, to: u32, state: State) -> Decision {
 /// A lost primary for which nothing safe can be done: what is waited for, every position, and the consent that would let it go on.
 pub fn stuck(view: &View<'_>, primary: u32, alarm: &Alarm, mut decision: Decision) -> Decision {
     let (Alarm::Certain(why) | Alarm::Lost(why) | Alarm::Unsure(why)) = alarm else { return decision };
-    decision.requeue = Some(SETTLING);
+    // Silence becomes certain by waiting.
+    let soon = view.silent_seconds(primary).is_some_and(|seconds| seconds < 4);
+    decision.requeue = Some(if soon { CHANGING } else { SETTLING });
     decision.reason.clone_from(why);
     decision.degraded = Some(why.clone());
     let receiving = alarm::voters(view, primary).into_iter().any(|ordinal| view.receives_from(ordinal, primary));
