@@ -69,6 +69,9 @@ pub struct Claim {
     pub ack_set: Vec<String>,
     /// How many at least.
     pub acks: u32,
+    /// The hand-over that was asked for, and whether it waits or is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handover: Option<String>,
 }
 
 /// What was known of one member.

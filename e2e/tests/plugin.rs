@@ -125,23 +125,31 @@ async fn a_switchover_is_asked_in_the_term_that_was_seen_and_ends_with_the_new_p
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switchover_that_is_not_granted_fails_with_the_reason_and_leaves_nothing_behind() -> Result<()> {
     let stage = Stage::start().await?;
-    let refusal = |asked: &str, why: &str| Decided {
-        refused: Some(why.to_owned()),
-        asked: [("understudy.dev/switchover".to_owned(), asked.to_owned())].into(),
-        ..decided("Healthy", "shop-0 is the primary and all 3 members serve")
-    };
-    // A refusal of an earlier request is not the answer to this one.
-    stage.record(&[refusal("shop-2@3", "shop-2 has errant transactions")]).await?;
+    let refusal = |request: &str, why: &str| json!({"handover": {"request": request, "since": "2026-01-01T00:00:00Z", "refused": why}});
+    // A refusal of another request is not the answer to this one.
+    stage.status(refusal("shop-2@3", "shop-2 has errant transactions")).await?;
     let operator = async {
         stage.is_asked("understudy.dev/switchover").await?;
         sleep(Duration::from_millis(500)).await;
-        stage.record(&[refusal("shop-2@3", "shop-2 has errant transactions"), refusal("shop-1@3", "shop-1 lags 40 s")]).await
+        stage.status(refusal("shop-1@3", "shop-1 lags 40 s")).await
     };
     let (complained, operated) = tokio::join!(stage.plugin.refuses(&["switchover", "shop", "--to", "shop-1"]), operator);
     operated?;
     let complained = complained?;
     assert!(complained.contains("shop-1 lags 40 s") && complained.contains("withdrawn"), "{complained}");
     assert_eq!(stage.asked("understudy.dev/switchover").await?, None);
+
+    // Asked again, it is considered again, although the last refusal is still there.
+    let operator = async {
+        sleep(Duration::from_secs(1)).await;
+        ensure!(stage.asked("understudy.dev/switchover").await?.is_none(), "it waits until its refusal is forgotten");
+        stage.status(json!({"handover": null})).await?;
+        stage.is_asked("understudy.dev/switchover").await?;
+        stage.status(json!({"term": 4, "primary": "shop-1", "reason": "shop-1 is the primary"})).await
+    };
+    let (said, operated) = tokio::join!(stage.plugin.says(&["switchover", "shop", "--to", "shop-1"]), operator);
+    operated?;
+    said?;
 
     // Nobody answers at all.
     let complained = stage.plugin.refuses(&["switchover", "shop", "--wait", "1"]).await?;
@@ -152,12 +160,12 @@ async fn a_switchover_that_is_not_granted_fails_with_the_reason_and_leaves_nothi
     let operator = async {
         stage.is_asked("understudy.dev/switchover").await?;
         let back = json!({"kind": "TakenBack", "since": "2026-01-01T00:00:00Z"});
-        stage.status(json!({"reason": "shop-1 did not catch up in time", "transition": back})).await
+        stage.status(json!({"reason": "shop-0 did not catch up in time", "transition": back})).await
     };
     let (complained, operated) = tokio::join!(stage.plugin.refuses(&["switchover", "shop"]), operator);
     operated?;
     let complained = complained?;
-    assert!(complained.contains("taken back: shop-1 did not catch up in time"), "{complained}");
+    assert!(complained.contains("taken back: shop-0 did not catch up in time"), "{complained}");
     Ok(())
 }
 

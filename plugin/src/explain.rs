@@ -55,13 +55,14 @@ fn text(paint: Paint, decided: &Decided) -> String {
 }
 
 fn claimed(claim: &Claim) -> String {
-    let Claim { term, primary, transition, ack_set, acks } = claim;
+    let Claim { term, primary, transition, ack_set, acks, handover } = claim;
     let mut parts = vec![format!("term {term}"), format!("primary {}", primary.as_deref().unwrap_or("none"))];
     if let Some(change) = transition {
         let to = change.to.as_deref().unwrap_or("not chosen yet");
         let promoting = if change.promoting { ", promoting" } else { "" };
         parts.push(format!("{:?} from {} to {to}{promoting}", change.kind, change.from.as_deref().unwrap_or("nobody")));
     }
+    parts.extend(handover.as_ref().map(|known| format!("hand-over {known}")));
     let set = if ack_set.is_empty() { "nobody".to_owned() } else { ack_set.join(", ") };
     parts.push(format!("{acks} of {set} acknowledge"));
     parts.join("; ")
@@ -132,6 +133,7 @@ mod tests {
             }),
             ack_set: vec!["shop-0".to_owned(), "shop-2".to_owned()],
             acks: 1,
+            handover: None,
         };
         assert_eq!(claimed(&claim), "term 4; primary shop-1; Failover from shop-0 to shop-1, promoting; 1 of shop-0, shop-2 acknowledge");
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use crds::annotations::RECLONE;
-use crds::decisions::Decided;
 use crds::mysql::{MemberStatus, MySQLClusterStatus};
 
 use crate::access::Access;
@@ -23,8 +22,8 @@ pub async fn run(access: &Access, name: &str, limit: Option<Duration>) -> Result
     let what = format!("clone {name} anew");
     let end = wait(&what, limit, async || {
         let now = access.cluster().await?.status.unwrap_or_default();
-        let refused = access.newest().await.and_then(|newest| refusal(&newest, &asked));
-        Ok(look(&old, row(&now, name), refused))
+        let leads = now.primary.as_deref() == Some(name);
+        Ok(if leads { Look::Done(Err("it became the primary")) } else { look(&old, row(&now, name)) })
     });
     match end.await? {
         Ok(row) => {
@@ -45,19 +44,12 @@ fn row(status: &MySQLClusterStatus, name: &str) -> Option<MemberStatus> {
     status.members.iter().find(|row| row.name == name).cloned()
 }
 
-fn look(old: &MemberStatus, now: Option<MemberStatus>, refused: Option<String>) -> Look<Result<MemberStatus, String>> {
+fn look<E>(old: &MemberStatus, now: Option<MemberStatus>) -> Look<Result<MemberStatus, E>> {
     let Some(now) = now else { return Look::Going("it has no pod".to_owned()) };
     if now.ready && now.server_uuid.is_some() && now.server_uuid != old.server_uuid {
         return Look::Done(Ok(now));
     }
-    if let Some(reason) = refused.filter(|_| now.server_uuid == old.server_uuid) {
-        return Look::Done(Err(reason));
-    }
     Look::Going(format!("{}{}", now.role, now.message.map_or(String::new(), |message| format!(", {message}"))))
-}
-
-fn refusal(newest: &Decided, asked: &str) -> Option<String> {
-    newest.refused.clone().filter(|_| newest.asked.get(RECLONE).is_some_and(|of| of == asked))
 }
 
 #[cfg(test)]
@@ -77,18 +69,11 @@ mod tests {
     #[test]
     fn it_is_done_when_another_data_directory_serves() {
         let old = member(Some("a"), true);
-        let done = |now| matches!(look(&old, Some(now), None), Look::Done(Ok(_)));
+        let done = |now| matches!(look::<()>(&old, Some(now)), Look::Done(Ok(_)));
         assert!(!done(member(Some("a"), true)));
         assert!(!done(member(None, false)));
         assert!(!done(member(Some("b"), false)), "it does not serve yet");
         assert!(done(member(Some("b"), true)));
-    }
-
-    #[test]
-    fn a_refusal_of_another_request_is_not_ours() {
-        let newest = Decided { refused: Some("no donor".to_owned()), ..Decided::default() };
-        assert_eq!(refusal(&newest, "shop-1@a"), None);
-        let old = member(Some("a"), true);
-        assert!(matches!(look(&old, Some(old.clone()), Some("no donor".to_owned())), Look::Done(Err(_))));
+        assert!(matches!(look::<()>(&old, None), Look::Going(_)));
     }
 }

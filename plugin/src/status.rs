@@ -112,8 +112,11 @@ impl Screen {
         }
         let asked = ASKED.iter().filter(|key| **key != FENCED);
         facts.extend(asked.filter_map(|key| Some(("asked", format!("{key}={}", self.cluster.annotations().get(*key)?)))));
-        if let Some(refused) = self.newest.as_ref().and_then(|newest| newest.refused.as_ref()) {
-            facts.push(("refused", self.paint.bad(refused)));
+        if let Some(known) = &status.handover {
+            facts.push(match &known.refused {
+                Some(refused) => ("refused", self.paint.bad(refused)),
+                None => ("waits", self.paint.warn(&format!("{}, since {}", known.request, known.since))),
+            });
         }
         facts
     }
@@ -280,13 +283,15 @@ shop  Healthy  3/3 ready
                 "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}}]}},
             {"metadata": {"name": "shop-2"}, "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}},
         ]);
-        let mut screen = screen(&json!({}), &pods);
+        let mut screen = screen(
+            &json!({"status": {"handover": {"request": "shop-1@3", "since": "2026-01-01T00:00:00Z", "refused": "shop-1 lags"}}}),
+            &pods,
+        );
         screen.events = serde_json::from_value(json!([{"metadata": {}, "involvedObject": {"name": "shop"}, "reason": "FailingOver",
             "message": "shop-0 is lost", "eventTime": "2026-01-01T00:57:00.000000Z"}]))
         .unwrap();
         screen.newest = Some(Decided {
             time: "2026-01-01T00:59:30.000Z".to_owned(),
-            refused: Some("shop-1 lags".to_owned()),
             members: vec![Input {
                 name: "shop-1".to_owned(),
                 lag_seconds: Some(7),

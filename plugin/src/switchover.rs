@@ -1,29 +1,32 @@
 //! `switchover`: asks, and waits for the new primary or for the reason why not. What was not done is not left behind to be done later.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use crds::annotations::SWITCHOVER;
-use crds::decisions::Decided;
 use crds::mysql::{MySQLClusterStatus, TransitionKind};
-use k8s_openapi::api::core::v1::Event;
-use kube::ResourceExt;
 use tokio::time::Instant;
 
 use crate::access::Access;
 use crate::progress::{Look, wait};
 use crate::request;
 
-/// Reason of the Event that tells a refusal.
-const REFUSED: &str = "SwitchoverRefused";
-/// What it is about.
-const KIND: &str = "MySQLCluster";
+/// The operator answers a request within moments.
+const FORGETS: Duration = Duration::from_secs(10);
 
 /// Hands the role over.
 pub async fn run(access: &Access, to: Option<&str>, limit: Option<Duration>) -> Result<()> {
-    let told = |events: Vec<Event>| events.into_iter().filter(|event| event.reason.as_deref() == Some(REFUSED)).collect::<Vec<_>>();
-    let old: HashSet<_> = told(access.events(KIND, &access.name).await).iter().map(ResourceExt::name_any).collect();
+    let old = access.cluster().await?;
+    let request = request::switchover(&old, to)?;
+    if old.status.is_some_and(|status| refusal(&status, &request).is_some()) {
+        // It was asked before in this term, and its refusal stays until nobody asks it any more: asked anew, it is considered anew.
+        access.withdraw(SWITCHOVER, &request).await?;
+        wait("the earlier refusal", FORGETS, async || {
+            let status = access.cluster().await?.status.unwrap_or_default();
+            Ok(refusal(&status, &request).map_or(Look::Done(()), Look::Going))
+        })
+        .await?;
+    }
     let cluster = access.annotate(SWITCHOVER, |cluster| request::switchover(cluster, to).map(Some)).await?;
     let asked = cluster.metadata.annotations.unwrap_or_default().remove(SWITCHOVER).unwrap_or_default();
     let before = cluster.status.unwrap_or_default();
@@ -34,18 +37,8 @@ pub async fn run(access: &Access, to: Option<&str>, limit: Option<Duration>) -> 
     };
     let look = async || {
         let now = access.cluster().await?.status.unwrap_or_default();
-        if let Some(end) = end(&before, &now, to) {
-            return Ok(Look::Done(end));
-        }
-        let refused = match access.decisions().await {
-            Ok(record) => record.last().and_then(|newest| refusal(newest, &asked)),
-            // Who may not read the record is told by an Event.
-            Err(_) => {
-                let events = told(access.events(KIND, &access.name).await);
-                events.into_iter().find(|event| !old.contains(&event.name_any())).and_then(|event| event.message)
-            }
-        };
-        Ok(refused.map_or(Look::Going(now.reason), |reason| Look::Done(Err(reason))))
+        let end = end(&before, &now, to).or_else(|| refusal(&now, &asked).map(Err));
+        Ok(end.map_or(Look::Going(now.reason), Look::Done))
     };
     let outcome = tokio::select! {
         outcome = wait("switchover", limit, look) => outcome,
@@ -77,14 +70,14 @@ fn end(before: &MySQLClusterStatus, now: &MySQLClusterStatus, to: Option<&str>) 
     let primary = now.primary.as_ref().filter(|primary| before.primary.as_ref() != Some(*primary))?;
     match to {
         Some(to) if to != primary => Some(Err(format!("{primary} became the primary instead: {}", now.reason))),
-        _ if now.transition.is_none() || taken_back.is_some() => Some(Ok(primary.clone())),
+        _ if now.transition.is_none() => Some(Ok(primary.clone())),
         _ => None,
     }
 }
 
 /// Why what was asked is refused.
-fn refusal(newest: &Decided, asked: &str) -> Option<String> {
-    newest.refused.clone().filter(|_| newest.asked.get(SWITCHOVER).is_some_and(|of| of == asked))
+fn refusal(status: &MySQLClusterStatus, asked: &str) -> Option<String> {
+    status.handover.as_ref().filter(|known| known.request == asked)?.refused.clone()
 }
 
 #[cfg(test)]
@@ -120,13 +113,11 @@ mod tests {
 
     #[test]
     fn a_refusal_counts_for_what_it_refuses() {
-        let newest = Decided {
-            refused: Some("shop-1 lags 40 s".to_owned()),
-            asked: [(SWITCHOVER.to_owned(), "shop-1@3".to_owned())].into(),
-            ..Decided::default()
-        };
-        assert_eq!(refusal(&newest, "shop-1@3").as_deref(), Some("shop-1 lags 40 s"));
-        assert_eq!(refusal(&newest, "any@3"), None);
-        assert_eq!(refusal(&Decided { refused: None, ..newest }, "shop-1@3"), None);
+        let known =
+            |refused: Value| status(&json!({"handover": {"request": "shop-1@3", "since": "2026-01-01T00:00:00Z", "refused": refused}}));
+        let refused = known(json!("shop-1 lags 40 s"));
+        assert_eq!(refusal(&refused, "shop-1@3").as_deref(), Some("shop-1 lags 40 s"));
+        assert_eq!(refusal(&refused, "any@3"), None);
+        assert_eq!(refusal(&known(Value::Null), "shop-1@3"), None, "it waits");
     }
 }

@@ -37,14 +37,14 @@ pub fn decided(
         intent: decision.intent.as_ref().map(claim),
         orders: orders.collect(),
         route: match decision.route {
-            Route::Keep => format!("as it is ({})", observed.route.as_deref().unwrap_or("nobody")),
+            Route::Keep => format!("as it is ({})", observed.route.as_ref().map_or("nobody", |(name, _)| name)),
             Route::Nobody => "nobody".to_owned(),
             Route::To(ordinal) => desired.member_name(ordinal),
         },
         step: decision.step.as_ref().map(|step| match step {
             Step::ReplacePod { ordinal, why, .. } => format!("replace pod {}: {why}", desired.member_name(*ordinal)),
         }),
-        refused: None,
+        refused: decision.refused.clone(),
         stalled: decision.stalled.as_ref().map(|(reason, message)| format!("{reason}: {message}")),
         asked: asked.collect::<BTreeMap<_, _>>(),
         members: observed.members.values().map(|member| input(desired, member)).collect(),
@@ -52,13 +52,17 @@ pub fn decided(
 }
 
 fn claim(authority: &Authority) -> Claim {
-    let Authority { term, primary, initialised: _, transition, ack_set, acks } = authority;
+    let Authority { term, primary, initialised: _, transition, ack_set, acks, handover } = authority;
     Claim {
         term: *term,
         primary: primary.clone(),
         transition: transition.clone(),
         ack_set: ack_set.iter().map(|member| member.name.clone()).collect(),
         acks: *acks,
+        handover: handover.as_ref().map(|known| match &known.refused {
+            Some(_) => format!("{} is refused", known.request),
+            None => format!("{} waits", known.request),
+        }),
     }
 }
 
@@ -97,9 +101,10 @@ fn input(desired: &Desired, member: &Member) -> Input {
         Data::Present => None,
         Data::Empty => Some("empty".to_owned()),
         Data::Initialising => Some("initialising".to_owned()),
-        Data::Cloning { donor, .. } => {
-            Some(format!("cloning from {donor}{}", material::progress(&state.data).map_or(String::new(), |percent| format!(", {percent} %"))))
-        }
+        Data::Cloning { donor, .. } => Some(format!(
+            "cloning from {donor}{}",
+            material::progress(&state.data).map_or(String::new(), |percent| format!(", {percent} %"))
+        )),
     };
     input.term = Some(report.term);
     input.order = state.accepted.as_ref().map(|accepted| {

@@ -139,11 +139,12 @@ fn wait(view: &View<'_>, request: &str, why: &str) -> Wanted {
 /// Nothing asks for it any more.
 fn forget(view: &View<'_>) -> Wanted {
     match &view.status.handover {
-        Some(known) if known.refused.is_none() => {
+        // A refusal too: asked anew, it is considered anew.
+        Some(_) => {
             let authority = Authority { handover: None, ..Authority::of(view.status) };
             Wanted::Claim(Box::new(Decision::claim(view, State::SwitchingOver, "the hand-over is not asked for any more", authority)))
         }
-        _ => Wanted::Nothing,
+        None => Wanted::Nothing,
     }
 }
 
