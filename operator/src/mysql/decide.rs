@@ -311,7 +311,9 @@ fn steady(view: &View<'_>, primary: u32) -> Decision {
         decision.route = Route::To(primary);
     }
     decision.degraded = decision.degraded.or(acks.degraded);
-    decision.requeue = (acks.settling || waiting.is_some()).then_some(SETTLING);
+    // Clients wait while fewer are recorded than must acknowledge.
+    let hanging = view.status.ack_set.len() < usize::try_from(view.status.acks).unwrap_or(usize::MAX);
+    decision.requeue = (acks.settling || waiting.is_some()).then_some(if hanging { CHANGING } else { SETTLING });
     rollout.apply(view, decision)
 }
 

@@ -58,13 +58,15 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     let positions: Vec<(u32, GtidSet)> =
         others.iter().filter(|o| stopped(**o)).filter_map(|ordinal| Some((*ordinal, view.held(*ordinal)?))).collect();
     let voters: Vec<&(u32, GtidSet)> = positions.iter().filter(|(ordinal, _)| acks::counts(view, *ordinal)).collect();
-    let waiting: Vec<u32> = others.iter().copied().filter(|ordinal| view.has_data(*ordinal) && !stopped(*ordinal)).collect();
+    let waiting: Vec<u32> = others.iter().copied().filter(|ordinal| view.held(*ordinal).is_some() && !stopped(*ordinal)).collect();
     let safe = quorum(view).is_some_and(|quorum| voters.len() >= quorum);
 
     // I3: the promoted member holds every position that was read of those that may have acknowledged.
-    let fit = |ordinal: u32| ordinal < view.desired.replicas && !view.is_fenced(ordinal) && !view.is_errant(ordinal, old);
+    let fit = |ordinal: u32| !view.is_fenced(ordinal) && !view.is_errant(ordinal, old);
     let holds_all = |held: &GtidSet| voters.iter().all(|(_, other)| held.contains(other));
-    let best = voters.iter().find(|(ordinal, held)| fit(*ordinal) && holds_all(held)).map(|(ordinal, _)| *ordinal);
+    let complete = voters.iter().filter(|(ordinal, held)| fit(*ordinal) && holds_all(held)).map(|(ordinal, _)| *ordinal);
+    // Better one that stays than one that leaves with a smaller cluster.
+    let best = complete.min_by_key(|ordinal| (*ordinal >= view.desired.replicas, *ordinal));
     let consented = named.or_else(|| consented(view)).filter(|ordinal| *ordinal == old || stopped(*ordinal));
     if let Some(to) = consented.filter(|ordinal| stopped(*ordinal) && waiting.is_empty()) {
         return lead(view, change, to, Why::Consent);
@@ -74,7 +76,7 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     }
     // Whatever was acknowledged is on the one that acknowledged it, if it still has its volume.
     let old_holds_all = view.held(old).is_some_and(|held| positions.iter().all(|(_, other)| held.contains(other)));
-    if !safe && stopped(old) && old_holds_all && !view.is_fenced(old) {
+    if best.filter(|_| safe).is_none() && stopped(old) && old_holds_all && !view.is_fenced(old) {
         return lead(view, change, old, Why::Returned);
     }
     let mut decision = explain(view, old, &positions, &waiting, safe);
@@ -133,7 +135,7 @@ fn explain(view: &View<'_>, old: u32, positions: &[(u32, GtidSet)], waiting: &[u
             .progressing(Some(CHANGING));
     }
     let silent: Vec<String> =
-        view.observed.members.keys().filter(|o| view.state(**o).is_none()).map(|o| view.desired.member_name(*o)).collect();
+        view.observed.members.keys().filter(|o| !view.speaks(**o)).map(|o| view.desired.member_name(*o)).collect();
     if !silent.is_empty() && !safe {
         let reason = format!("{name} is lost; waiting for {} to answer", silent.join(", "));
         let mut decision = Decision::new(view, State::FailingOver, reason).progressing(Some(SETTLING));
@@ -197,11 +199,12 @@ pub fn stuck(view: &View<'_>, primary: u32, alarm: &Alarm, mut decision: Decisio
     decision.reason.clone_from(why);
     decision.degraded = Some(why.clone());
     let receiving = alarm::voters(view, primary).into_iter().any(|ordinal| view.receives_from(ordinal, primary));
-    if receiving || view.unavailable_seconds() <= PATIENCE_SECONDS {
+    let others = view.observed.members.keys().copied().filter(|ordinal| *ordinal != primary);
+    let positions: Vec<_> = others.filter_map(|ordinal| Some((ordinal, view.held(ordinal)?))).collect();
+    // With nobody to go on with there is nothing to ask.
+    if receiving || positions.is_empty() || view.unavailable_seconds() <= PATIENCE_SECONDS {
         return decision;
     }
-    let answering = view.observed.members.keys().copied().filter(|ordinal| *ordinal != primary);
-    let positions: Vec<_> = answering.filter_map(|ordinal| Some((ordinal, view.held(ordinal)?))).collect();
     let needed = quorum(view).map_or_else(
         || "no replica had to acknowledge".to_owned(),
         |quorum| {
@@ -212,5 +215,9 @@ pub fn stuck(view: &View<'_>, primary: u32, alarm: &Alarm, mut decision: Decisio
     decision.state = State::Lost;
     decision.reason = format!("{why}, and no other member is known to hold all that was acknowledged: {needed}. {}", ask(view, &positions));
     decision.degraded = Some(decision.reason.clone());
-    decision.stalled("Lost")
+    // What keeps it from starting is what a person mends first.
+    match view.stall() {
+        Some(stall) => Decision { stalled: Some(stall), ..decision },
+        None => decision.stalled("Lost"),
+    }
 }

@@ -105,6 +105,11 @@ impl<'a> View<'a> {
         says_so || own().zip(self.executed(primary)).is_some_and(|(own, history)| !history.contains(&own))
     }
 
+    /// Its sidecar answers, and says all there is to say of its data.
+    pub fn speaks(&self, ordinal: u32) -> bool {
+        self.lost_its_data(ordinal) || self.held(ordinal).is_some()
+    }
+
     /// How long it has said nothing, in seconds; `None` while it answers.
     pub fn silent_seconds(&self, ordinal: u32) -> Option<i64> {
         match self.member(ordinal)?.report {
