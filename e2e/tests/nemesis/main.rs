@@ -82,6 +82,8 @@ async fn run(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: im
     cluster.through("primary").await?.query_drop(table).await?;
     let application = Application::of(lab, namespace, &cluster.name).await?;
 
+    #[allow(clippy::disallowed_methods, reason = "a test's clock")]
+    let begin = jiff::Timestamp::now();
     let start = Instant::now();
     let terms = Terms::watch(cluster.api(), &cluster.name, start);
     let clients = Clients::start(&application, CLIENTS, start);
@@ -89,7 +91,7 @@ async fn run(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: im
     let outcome = verdict(&mut nemesis, &application, clients, terms, long, plan).await;
     nemesis.heal().await?;
     if outcome.is_err() {
-        say(&format!("what was done:\n{}", nemesis.log.join("\n")));
+        say(&format!("what was done, in seconds since {begin}:\n{}", nemesis.log.join("\n")));
     }
     outcome
 }

@@ -17,7 +17,7 @@ use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::stage::{NAME, gone, perform, wait_for};
+use crate::stage::{NAME, on_stage, wait_for};
 use crate::table::{median, spread};
 use crate::writer::Writer;
 
@@ -39,26 +39,27 @@ enum Blow {
 }
 
 pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
-    let namespace = perform(lab, MEMBERS).await?;
-    let application = Application::of(lab, namespace.name(), NAME).await?;
-    let floor = ui.step("re-routes of a Service, the floor", floor(lab, namespace.name(), &application)).await?;
-    let writer = Writer::start(&application).await?;
-    for (blow, what, goal) in [
-        (Blow::Crash, "gap: crash of mysqld", "p50 <= 300, p99 <= 1000"),
-        (Blow::Delete, "gap: pod deleted without grace", "p50 <= 300, p99 <= 1000"),
-        (Blow::Freeze, "gap: frozen pod", "p99 <= 5000"),
-        (Blow::SwitchOver, "gap: planned switchover", "p50 <= 100, p99 <= 250"),
-    ] {
-        let mut gaps = Vec::new();
-        for run in 1..=RUNS {
-            let gap = ui.step(&format!("{what}, run {run} of {RUNS}"), strike(lab, namespace.name(), blow, &writer)).await?;
-            ui.say(&format!("  {:.1} ms", gap.as_secs_f64() * 1e3));
-            gaps.push(gap);
+    on_stage(lab, MEMBERS, |namespace| async move {
+        let application = Application::of(lab, &namespace, NAME).await?;
+        let floor = ui.step("re-routes of a Service, the floor", floor(lab, &namespace, &application)).await?;
+        let writer = Writer::start(&application).await?;
+        for (blow, what, goal) in [
+            (Blow::Crash, "gap: crash of mysqld", "p50 <= 300, p99 <= 1000"),
+            (Blow::Delete, "gap: pod deleted without grace", "p50 <= 300, p99 <= 1000"),
+            (Blow::Freeze, "gap: frozen pod", "p99 <= 5000"),
+            (Blow::SwitchOver, "gap: planned switchover", "p50 <= 100, p99 <= 250"),
+        ] {
+            let mut gaps = Vec::new();
+            for run in 1..=RUNS {
+                let gap = ui.step(&format!("{what}, run {run} of {RUNS}"), strike(lab, &namespace, blow, &writer)).await?;
+                ui.say(&format!("  {:.1} ms", gap.as_secs_f64() * 1e3));
+                gaps.push(gap);
+            }
+            spread(what, &mut gaps, floor, goal);
         }
-        spread(what, &mut gaps, floor, goal);
-    }
-    writer.finish(&application).await?;
-    gone(lab, namespace).await
+        writer.finish(&application).await
+    })
+    .await
 }
 
 /// Strikes the primary of a whole cluster; returns the longest gap until it is whole again.

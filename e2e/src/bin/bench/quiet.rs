@@ -10,7 +10,7 @@ use e2e::{Application, Lab};
 use kube::Api;
 use tokio::time::{Instant, sleep};
 
-use crate::stage::{NAME, SYSTEM, gone, operator, perform, process};
+use crate::stage::{NAME, SYSTEM, on_stage, operator, process};
 use crate::table::figure;
 use crate::writer::Writer;
 
@@ -27,41 +27,43 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Millicores of operator and sidecars of one cluster without a client.
 pub async fn idle(lab: &Lab, ui: &Ui) -> Result<()> {
-    let namespace = perform(lab, MEMBERS).await?;
-    sleep(CALM).await;
-    let mut watched = vec![("operator CPU at idle, millicores", "<= 1", process(lab, SYSTEM, &operator(lab).await?, "operator").await?)];
-    for ordinal in 0..MEMBERS {
-        let sidecar = process(lab, namespace.name(), &format!("{NAME}-{ordinal}"), "sidecar").await?;
-        watched.push(("sidecar CPU at idle, millicores", "<= 2", sidecar));
-    }
-    let before: Vec<_> = watched.iter().map(|(_, _, process)| cpu(process)).collect::<Result<_>>()?;
-    let start = Instant::now();
-    let calm = async {
-        sleep(WINDOW).await;
+    on_stage(lab, MEMBERS, |namespace| async move {
+        sleep(CALM).await;
+        let mut watched =
+            vec![("operator CPU at idle, millicores", "<= 1", process(lab, SYSTEM, &operator(lab).await?, "operator").await?)];
+        for ordinal in 0..MEMBERS {
+            let sidecar = process(lab, &namespace, &format!("{NAME}-{ordinal}"), "sidecar").await?;
+            watched.push(("sidecar CPU at idle, millicores", "<= 2", sidecar));
+        }
+        let before: Vec<_> = watched.iter().map(|(_, _, process)| cpu(process)).collect::<Result<_>>()?;
+        let start = Instant::now();
+        let calm = async {
+            sleep(WINDOW).await;
+            Ok(())
+        };
+        ui.step(&format!("{} s without a client", WINDOW.as_secs()), calm).await?;
+        for ((what, goal, process), before) in watched.iter().zip(before) {
+            figure(what, (cpu(process)? - before) / start.elapsed().as_secs_f64() * 1e3, goal);
+        }
         Ok(())
-    };
-    ui.step(&format!("{} s without a client", WINDOW.as_secs()), calm).await?;
-    for ((what, goal, process), before) in watched.iter().zip(before) {
-        figure(what, (cpu(process)? - before) / start.elapsed().as_secs_f64() * 1e3, goal);
-    }
-    gone(lab, namespace).await
+    })
+    .await
 }
 
 /// Changes of the term while every core is busy, which must be none.
 pub async fn busy(lab: &Lab, ui: &Ui) -> Result<()> {
     let minutes: u64 = std::env::var("BUSY_MINUTES").map_or(Ok(10), |text| text.parse()).context("BUSY_MINUTES must be a number")?;
-    let namespace = perform(lab, MEMBERS).await?;
-    let application = Application::of(lab, namespace.name(), NAME).await?;
-    let writer = Writer::start(&application).await?;
-    sleep(CALM).await;
-    let clusters = Api::<MySQLCluster>::namespaced(lab.client().clone(), namespace.name());
-    let term = async || anyhow::Ok(clusters.get(NAME).await?.status.context("no status")?.term);
-    let (before, start) = (term().await?, Instant::now());
-    let loops = LOOPS * std::thread::available_parallelism()?.get();
-    let burn = |_| e2e::run::command("sh").args(["-c", "while :; do :; done"]).spawn();
-    let burning: Vec<_> = (0..loops).map(burn).collect::<std::io::Result<_>>()?;
-    let last = ui
-        .step(&format!("{minutes} minutes with {loops} busy loops"), async {
+    on_stage(lab, MEMBERS, |namespace| async move {
+        let application = Application::of(lab, &namespace, NAME).await?;
+        let writer = Writer::start(&application).await?;
+        sleep(CALM).await;
+        let clusters = Api::<MySQLCluster>::namespaced(lab.client().clone(), &namespace);
+        let term = async || anyhow::Ok(clusters.get(NAME).await?.status.context("no status")?.term);
+        let (before, start) = (term().await?, Instant::now());
+        let loops = LOOPS * std::thread::available_parallelism()?.get();
+        let burn = |_| e2e::run::command("sh").args(["-c", "while :; do :; done"]).spawn();
+        let burning: Vec<_> = (0..loops).map(burn).collect::<std::io::Result<_>>()?;
+        let busy = async {
             let mut last = before;
             while start.elapsed() < Duration::from_secs(minutes * 60) {
                 // A slow answer is what this is about.
@@ -69,15 +71,16 @@ pub async fn busy(lab: &Lab, ui: &Ui) -> Result<()> {
                 sleep(LOOK).await;
             }
             Ok(last)
-        })
-        .await?;
-    // They die with their handles.
-    drop(burning);
-    figure(&format!("false failovers, {minutes} min on saturated cores"), (last - before) as f64, "0");
-    figure("  writes acknowledged meanwhile", writer.count() as f64, "");
-    figure("  longest time without one, ms", writer.gap(start)?.as_secs_f64() * 1e3, "");
-    writer.finish(&application).await?;
-    gone(lab, namespace).await
+        };
+        let last = ui.step(&format!("{minutes} minutes with {loops} busy loops"), busy).await?;
+        // They die with their handles.
+        drop(burning);
+        figure(&format!("false failovers, {minutes} min on saturated cores"), (last - before) as f64, "0");
+        figure("  writes acknowledged meanwhile", writer.count() as f64, "");
+        figure("  longest time without one, ms", writer.gap(start)?.as_secs_f64() * 1e3, "");
+        writer.finish(&application).await
+    })
+    .await
 }
 
 /// Seconds of CPU that a process has used, all its threads counted, also those that have ended.

@@ -1,5 +1,6 @@
 //! What every measurement stands on: the installed operator, and a cluster in a namespace of its own.
 
+use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -51,12 +52,15 @@ pub async fn until_ready(lab: &Lab, namespace: &str, name: &str, replicas: i32, 
     bail!("{name} was not ready in {} s", PATIENCE.as_secs())
 }
 
-/// A cluster of `replicas` in a new namespace.
-pub async fn perform(lab: &Lab, replicas: usize) -> Result<TestNamespace> {
-    let namespace = TestNamespace::new(lab, NAME).await?;
-    apply(lab, namespace.name(), spec(u32::try_from(replicas)?)).await?;
-    wait_for(lab, namespace.name(), replicas).await?;
-    Ok(namespace)
+/// Runs `work` on a whole cluster of `replicas` in a namespace of its own.
+pub async fn on_stage<F: Future<Output = Result<()>>>(lab: &Lab, replicas: usize, work: impl FnOnce(String) -> F) -> Result<()> {
+    let size = u32::try_from(replicas)?;
+    TestNamespace::run(lab, NAME, |lab, namespace| async move {
+        apply(&lab, &namespace, spec(size)).await?;
+        wait_for(&lab, &namespace, replicas).await?;
+        work(namespace).await
+    })
+    .await
 }
 
 /// Deletes the namespace and waits, so that the next run is alone.
