@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use crds::mysql::{MySQLCluster, MySQLClusterStatus, TransitionKind};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::PostParams;
 use kube::core::error_boundary::InvalidObject;
@@ -43,6 +44,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const RESYNC: Duration = Duration::from_secs(30);
 /// How soon an obstacle is tried again.
 const OBSTACLE: Duration = Duration::from_secs(3);
+/// A change of primary is done in less, or something stands in its way.
+const HURRY: Duration = Duration::from_secs(3);
 /// Claims and conflicts in one pass; a cluster in good order needs two.
 const ROUNDS: usize = 8;
 
@@ -215,6 +218,12 @@ impl Reconcile<'_> {
             return self.claim(cluster, status).await;
         }
 
+        // talks to members, and to Kubernetes: clients wait, so all else waits for them.
+        if hurries(&old, now) {
+            act(context, &desired, &observed, old.term, &decision).await?;
+            return Ok(Round::Done(decision.requeue.unwrap_or(OBSTACLE)));
+        }
+
         // talks to Kubernetes: Secrets, then the objects that mount them; an obstacle there is no reason to leave members without orders.
         let (settled, obstacles, failure) = self.establish(&desired, &observed, &decision, &live).await;
 
@@ -372,6 +381,14 @@ impl Reconcile<'_> {
     fn api(&self) -> Api<MySQLCluster> {
         Api::namespaced(self.context.client.clone(), self.name.namespace.as_deref().unwrap_or_default())
     }
+}
+
+/// A change of primary that began a moment ago: orders and the route are all that matters. One that takes longer is told in status, and what
+/// stands in its way is mended.
+fn hurries(status: &MySQLClusterStatus, now: Timestamp) -> bool {
+    let change = status.transition.as_ref().filter(|change| matches!(change.kind, TransitionKind::Switchover | TransitionKind::Failover));
+    let since = change.and_then(|change| change.since.parse::<Timestamp>().ok());
+    since.is_some_and(|since| now.duration_since(since).abs() < SignedDuration::try_from(HURRY).unwrap_or(SignedDuration::ZERO))
 }
 
 /// How a round ended.
