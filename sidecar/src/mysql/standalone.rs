@@ -23,6 +23,7 @@ use tracing::info;
 use super::Config;
 use super::report::{Reporter, problem};
 use crate::discovery::{self, Discovery};
+use crate::fence::Guard;
 use crate::health::REPORT;
 
 /// Between two looks at the others.
@@ -70,7 +71,7 @@ pub async fn run(config: Config, discovery: Discovery, state: watch::Sender<Stat
     let (_never, tls_changed) = watch::channel(0);
     let (reporter, seen) = (Reporter::new(state.clone()), state.subscribe());
     tokio::select! {
-        ended = super::run(config.clone(), order, state.clone(), tls_changed) => ended,
+        ended = super::run(config.clone(), order, state.clone(), tls_changed, Guard::new(config.ordinal)) => ended,
         () = give_orders(&config, &discovery, &seen, &orders, &reporter) => Ok(()),
     }
 }
@@ -189,7 +190,7 @@ async fn ask(found: discovery::Peer) -> Other {
     let heard = match timeout(REPORT_DEADLINE, report(&found.host)).await {
         Ok(Ok(state)) => match (state.data, state.process) {
             (Data::Present, Process::Running) => Heard::Holds(state.position),
-            (Data::Present, Process::Down) => Heard::Holds(None),
+            (Data::Present, Process::Down | Process::Starting | Process::Silent) => Heard::Holds(None),
             _ => Heard::Empty,
         },
         Ok(Err(error)) => Heard::Silent(error.to_string()),
