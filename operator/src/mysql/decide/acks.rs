@@ -66,12 +66,18 @@ pub fn closed_until_filled(view: &View<'_>) -> Option<String> {
 
 /// Who may not replicate from the primary: members that cannot be told to stop acknowledging. One that is silent and recorded is cut off
 /// when enough others acknowledge, so that it can leave the set: then the loss of the primary too leaves a quorum. One that is
-/// not recorded stays out until it has heard that it does not count.
+/// not recorded stays out until it has heard that it does not count. And one whose data directory is to leave is cut off first: what the
+/// primary holds after that is all that it can have acknowledged.
 #[must_use]
 pub fn barred(view: &View<'_>, primary: u32) -> Vec<u32> {
     let dumping = view.state(primary).and_then(|state| state.semi_sync.as_ref()).map_or(&[][..], |semi| semi.dumping.as_slice());
     let recorded = |ordinal: u32| view.status.ack_set.iter().any(|member| view.ordinal(&member.name) == Some(ordinal));
     let barred = |ordinal: &u32| {
+        if *ordinal != primary
+            && view.status.ack_set.iter().any(|member| view.ordinal(&member.name) == Some(*ordinal) && unknown(view, primary, member))
+        {
+            return true;
+        }
         let silent = view.silent_seconds(*ordinal);
         if *ordinal == primary || silent.is_none() {
             return *ordinal != primary && !recorded(*ordinal) && may_acknowledge(view, *ordinal);
@@ -82,6 +88,11 @@ pub fn barred(view: &View<'_>, primary: u32) -> Vec<u32> {
         !recorded(*ordinal) || (gone && spared) || is_barred(view, primary, *ordinal)
     };
     view.observed.members.keys().copied().filter(barred).collect()
+}
+
+/// Nobody knows, or believes, what it held: its data directory is another one, or is to be replaced.
+fn unknown(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
+    replaced(view, member) || view.ordinal(&member.name).is_some_and(|ordinal| repair::is_due(view, ordinal, primary))
 }
 
 /// It acknowledges, or holds an order to.
@@ -177,9 +188,11 @@ fn is_cut_off(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
 
 fn leave(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Option<Plan> {
     let status = view.status;
-    // Nobody knows, or believes, what these hold; but the primary knows all that was committed.
-    let repaired = |member: &AckMember| view.ordinal(&member.name).is_some_and(|ordinal| repair::is_due(view, ordinal, primary));
-    let lost: Vec<&AckMember> = status.ack_set.iter().filter(|member| replaced(view, member) || repaired(member)).collect();
+    // Nobody knows what these hold; but the primary knows all that was committed, once they are cut off: an older report of it says
+    // nothing of what they acknowledged since.
+    let still = |ordinal: u32| is_barred(view, primary, ordinal) || view.is_isolated(primary);
+    let cut = |member: &AckMember| unknown(view, primary, member) && view.ordinal(&member.name).is_some_and(still);
+    let lost: Vec<&AckMember> = status.ack_set.iter().filter(|member| cut(member)).collect();
     let cut_off: Vec<&AckMember> = status.ack_set.iter().filter(|member| is_cut_off(view, primary, member)).collect();
     let (leavers, history, why) = if !lost.is_empty() {
         (lost, view.executed(primary)?.clone(), "its data directory is replaced")

@@ -43,7 +43,11 @@ pub fn wanted(view: &View<'_>, primary: u32, planned: Option<&str>) -> Wanted {
             .map_or(Wanted::Nothing, |to| begin(view, primary, to, &format!("the pod of {old} is being deleted")));
     }
     if let Some((member, _)) = view.observed.switchover.as_ref().filter(|(_, term)| *term == view.status.term) {
-        return requested(view, primary, member);
+        return match (requested(view, primary, member), planned.filter(|_| !just_taken_back(view)), candidate(view, primary)) {
+            // Refused once, it stays so in this term; the cluster's own need is not refused with it.
+            (Wanted::Refused(_), Some(why), Some(to)) if not_now(view, primary).is_none() => begin(view, primary, to, why),
+            (requested, ..) => requested,
+        };
     }
     let Some(why) = planned.filter(|_| !just_taken_back(view)) else { return forget(view) };
     match (candidate(view, primary), not_now(view, primary)) {
