@@ -29,12 +29,20 @@ pub struct Nemesis {
     pub start: Instant,
     /// What it did, with times.
     pub log: Vec<String>,
+    /// Says so while it does it: a long run is watched.
+    pub loud: bool,
+    /// The node that is lost now.
+    pub lost: Option<String>,
 }
 
 impl Nemesis {
     /// Writes it down.
     pub fn note(&mut self, what: &str) {
-        self.log.push(format!("{:8.2} s  {what}", self.start.elapsed().as_secs_f64()));
+        let line = format!("{:8.2} s  {what}", self.start.elapsed().as_secs_f64());
+        if self.loud {
+            eprintln!("{line}");
+        }
+        self.log.push(line);
     }
 
     /// Does a step, holds it, undoes it. What a fault could not do because an earlier one still lasts is noted and no failure.
@@ -55,7 +63,10 @@ impl Nemesis {
             // A pod that is being replaced is not frozen.
             let _ = self.lab().thaw(&self.cluster.namespace, &member).await;
         }
-        Ok(())
+        match self.lost.take() {
+            Some(node) => self.lab().return_node(&node).await,
+            None => Ok(()),
+        }
     }
 
     fn lab(&self) -> &Lab {
@@ -191,11 +202,13 @@ impl Nemesis {
         let pod = self.cluster.pods().get(member).await?;
         let node = pod.spec.and_then(|spec| spec.node_name).context("no node yet")?;
         self.note(&format!("lose {node} with {member} for {:.1} s", hold.as_secs_f64()));
-        let lab = self.lab().clone();
-        lab.lose_node(&node).await?;
+        self.lost = Some(node.clone());
+        self.lab().lose_node(&node).await?;
         sleep(hold).await;
         self.note(&format!("  {node} returns"));
-        lab.return_node(&node).await
+        self.lab().return_node(&node).await?;
+        self.lost = None;
+        Ok(())
     }
 
     async fn cut_operator(&self, members: &[&str]) -> Result<()> {

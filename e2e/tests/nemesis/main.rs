@@ -87,7 +87,7 @@ async fn run(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: im
     let start = Instant::now();
     let terms = Terms::watch(cluster.api(), &cluster.name, start);
     let clients = Clients::start(&application, CLIENTS, start);
-    let mut nemesis = Nemesis { cluster: cluster.clone(), replicas, start, log: vec![] };
+    let mut nemesis = Nemesis { cluster: cluster.clone(), replicas, start, log: vec![], loud: text("MINUTES").is_some(), lost: None };
     let outcome = verdict(&mut nemesis, &application, clients, terms, long, plan).await;
     nemesis.heal().await?;
     if outcome.is_err() {
