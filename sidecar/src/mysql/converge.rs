@@ -363,6 +363,26 @@ mod tests {
         }
 
         #[test]
+        fn a_fenced_primary_closes_and_does_nothing_else(facts in facts(), acks in 0u32..3, barred in barred(), own in own()) {
+            let (order, own) = (Assignment::Primary { acks, members: vec![0, 1], barred }, Own { fenced: true, may_open: false, ..own });
+            prop_assert_eq!(plan(&facts, &order, &own), (!facts.super_read_only).then_some(Step::Seal));
+            prop_assert!(!converged(&facts, &order, &own));
+        }
+
+        #[test]
+        fn out_of_contact_nobody_opens_and_who_is_open_stays_so(mut facts in facts(), acks in 0u32..3, barred in barred(), own in own()) {
+            let (order, mut own) = (Assignment::Primary { acks, members: vec![0, 1], barred }, Own { may_open: false, ..own });
+            let (closed, sealed) = (facts.read_only, facts.super_read_only);
+            for _ in 0..12 {
+                if let Some(step) = plan(&facts, &order, &own) {
+                    obey(&mut facts, &mut own, &step);
+                }
+            }
+            prop_assert_eq!((facts.read_only, facts.super_read_only), (closed, sealed));
+            prop_assert!(!closed || !converged(&facts, &order, &own));
+        }
+
+        #[test]
         fn nobody_barred_follows_a_member_that_opens(facts in facts(), acks in 0u32..3, barred in barred(), own in own()) {
             let order = Assignment::Primary { acks, members: vec![], barred: barred.clone() };
             let due = !facts.replicas.are_barred(&barred);
