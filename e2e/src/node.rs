@@ -179,6 +179,8 @@ runtime_type = "io.containerd.runc.v2"
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "serializeImagePulls": false,
+            // Tests kill the same container again and again: a back-off of minutes would be all that they wait for.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
         })
         .to_string()
     }

@@ -381,7 +381,7 @@ async fn a_config_map_of_somebody_else_is_not_taken_for_the_record() -> Result<(
     assert_eq!(stage.api::<ConfigMap>().get("orders-decisions").await?.data, theirs.data);
     // Its place is free: the record is written although the first attempts failed.
     stage.api::<ConfigMap>().delete("orders-decisions", &DeleteParams::default()).await?;
-    eventually("the record is written", || async { Ok(stage.record("orders").await?) }).await?;
+    eventually("the record is written", || async { stage.record("orders").await }).await?;
     operator.stop().await
 }
 
