@@ -23,7 +23,7 @@ pub struct Facts {
     pub server_uuid: String,
     /// `@@read_only`.
     pub read_only: bool,
-    /// `@@super_read_only`.
+    /// `@@super_read_only`, in effect.
     pub super_read_only: bool,
     /// Positions; what was received is empty without a channel.
     pub position: Position,
@@ -126,7 +126,8 @@ pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
         version: text(globals, "version").unwrap_or_default(),
         server_uuid: text(globals, "server_uuid").unwrap_or_default(),
         read_only: flag("read_only"),
-        super_read_only: flag("super_read_only"),
+        // While `SET GLOBAL super_read_only=ON` still waits for commits in flight, the variable says ON already, but `read_only` does not.
+        super_read_only: flag("super_read_only") && flag("read_only"),
         position: Position { executed: gtids(globals, "executed")?, received, purged: gtids(globals, "purged")? },
         channel,
         semi_sync: SemiSyncFacts {

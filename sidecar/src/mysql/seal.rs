@@ -51,7 +51,9 @@ pub async fn seal(access: &Access, assignment: &Assignment, orders: &Orders) -> 
     let mut orders = orders.clone();
     let outcome = {
         let setting = sealing.run("SET GLOBAL super_read_only=ON", DEADLINE);
-        let undone = orders.wait_for(|order| order.as_ref().is_some_and(|order| order.assignment != *assignment && matches!(order.assignment, Assignment::Primary { .. })));
+        let undone = orders.wait_for(|order| {
+            order.as_ref().is_some_and(|order| order.assignment != *assignment && matches!(order.assignment, Assignment::Primary { .. }))
+        });
         tokio::pin!(setting, undone);
         let mut released = false;
         loop {

@@ -11,8 +11,8 @@ use tracing::info;
 use super::cnf::{CLONE_USER, LOCAL_USER, REPLICATION_PREFIX, literal, ordinal_of, replication_user};
 use super::sql::{QUERY_DEADLINE, Sql, SqlError, number, text};
 
-/// Past this a bar is tried again from the start.
-const BAR_DEADLINE: Duration = Duration::from_secs(2);
+/// Past this a bar is tried again from the start. One who acknowledges is gone within a second.
+const BAR_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two looks at whether those who were cut off are gone.
 const BAR_ROUND: Duration = Duration::from_millis(5);
 /// `ER_NO_SUCH_THREAD`: it went by itself.
