@@ -199,7 +199,9 @@ impl<'a> View<'a> {
         let leads = |donor: u32| donor == primary && (self.is_open_primary(donor) || self.is_isolated(donor));
         let gives = |donor: u32| donor != ordinal && (self.follows(donor, primary) || leads(donor));
         let previous = ordinal.checked_sub(1);
-        if previous.is_some_and(|previous| !gives(previous) && self.is_on_its_way(previous)) {
+        // Nobody waits for another while a closed primary waits for somebody to be filled.
+        let in_haste = self.is_isolated(primary);
+        if !in_haste && previous.is_some_and(|previous| !gives(previous) && self.is_on_its_way(previous)) {
             return Vec::new();
         }
         let others = self.observed.members.keys().copied().filter(|donor| Some(*donor) != previous && *donor != primary);
