@@ -64,6 +64,8 @@ pub struct Fence {
     thawed: Option<Instant>,
     /// When each member was heard, and the term it has seen.
     heard: BTreeMap<u32, (Instant, u64)>,
+    /// When any of them was heard last; the order's arrival until then.
+    company: Instant,
     /// The highest term that any member has seen. Never forgotten.
     highest: u64,
     /// When somebody last looked at the clock.
@@ -87,6 +89,7 @@ impl Fence {
             opened: now,
             thawed: None,
             heard: BTreeMap::new(),
+            company: now,
             highest: 0,
             touched: now,
             epoch: 0,
@@ -99,7 +102,7 @@ impl Fence {
     pub fn order(&mut self, now: Instant, ordered: Option<Ordered>) {
         self.wake(now);
         if self.ordered.is_none() {
-            self.contact = now;
+            (self.contact, self.company) = (now, now);
         }
         let members = ordered.as_ref().map(|ordered| &ordered.members);
         self.heard.retain(|ordinal, _| members.is_some_and(|members| members.contains(ordinal)));
@@ -127,6 +130,7 @@ impl Fence {
         let counts = epoch == self.epoch;
         if counts {
             self.heard.insert(ordinal, (now, term));
+            self.company = now;
         }
         self.judge(now);
         counts
@@ -256,6 +260,12 @@ impl Guard {
             fence.judge(now);
             fence.epoch
         })
+    }
+
+    /// Whether none of the other members is there: nobody could take over.
+    #[must_use]
+    pub fn deserted(&self) -> bool {
+        self.with(|fence, now| fence.ordered.is_some() && now.saturating_duration_since(fence.company) > FRESH)
     }
 
     /// Whom to listen to now.
@@ -439,6 +449,18 @@ mod tests {
         let mut replica = Fence::new(Instant::now(), 0);
         let later = replica.touched + Duration::from_secs(60);
         assert_eq!(replica.judge(later), Verdict::FREE);
+    }
+
+    #[test]
+    fn a_primary_is_deserted_when_it_has_heard_none_of_the_others_for_three_seconds() {
+        let start = Instant::now();
+        let guard = Guard::new(0);
+        guard.order(Some(Ordered { term: TERM, members: [0, 1].into() }));
+        assert!(!guard.deserted(), "it has just been ordered");
+        guard.0.send_modify(|fence| fence.company = start - Duration::from_secs(4));
+        assert!(guard.deserted());
+        assert!(guard.heard(guard.epoch(), 1, TERM - 1));
+        assert!(!guard.deserted());
     }
 
     #[test]

@@ -36,6 +36,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 32;
 /// Callers that wait to be released at the same time: one kubelet, and some in reserve.
 const MAX_RELEASES: usize = 4;
+/// How often it is asked whether there is still somebody who could take over.
+const RELEASE_PERIOD: Duration = Duration::from_millis(250);
 /// Rest after `accept` failed: the process is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 /// What Prometheus negotiates for this text.
@@ -82,8 +84,9 @@ async fn release<E: Engine>(hub: &Hub<E>, releases: &Semaphore, patience: Durati
     };
     let released = async {
         let mut changes = hub.changes();
-        while !E::released(&hub.report().state) {
-            changes.next().await;
+        // Of a cluster that is deleted or hibernates all members go, and nobody is left to wait for.
+        while !E::released(&hub.report().state) && !hub.guard().deserted() {
+            let _ = timeout(RELEASE_PERIOD, changes.next()).await;
         }
     };
     match timeout(patience, released).await {

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use sidecar::fence::Ordered;
 use sidecar_protocol::Report;
 use sidecar_protocol::mysql::{Accepted, Assignment, Data, Process, Replication, Role, State};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,6 +76,10 @@ async fn an_open_primary_is_released_when_it_is_none_any_more_and_everybody_else
     let (status, why) = get(rig.health, "/releasez").await.unwrap();
     assert_eq!((status, why.trim()), (200, "nobody took over in time"));
     assert!(start.elapsed() >= PATIENCE);
+    rig.guard.order(Some(Ordered { term: 3, members: [0, 1].into() }));
+    sleep(Duration::from_millis(3_100)).await;
+    at_once("the other member is gone").await;
+    assert!(rig.guard.heard(rig.guard.epoch(), 1, 3));
     rig.state.send_modify(|state| (state.process, state.role) = (Process::Down, Role::Unknown));
     at_once("no mysqld").await;
 }
