@@ -142,3 +142,70 @@ fn pod(pod: Option<&PodSeen>) -> String {
         Some(_) => "not ready".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::decide::decide;
+    use crate::mysql::validate::validate;
+    use serde_json::json;
+    use sidecar_protocol::Report;
+    use sidecar_protocol::mysql::State;
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn report(role: &str, held: &str) -> Seen<Report<State>> {
+        let order =
+            json!({"role": "replica", "source": {"member": "shop-0", "host": "shop-0.shop.db.svc"}, "donors": [], "acknowledges": true});
+        let report = json!({
+            "cluster": "uid", "member": "shop", "incarnation": "one", "term": 3, "sidecar": "1", "trust": "x",
+            "state": {
+                "data": {"kind": "present"}, "process": "running", "role": role, "serverUuid": format!("uuid-{role}"),
+                "accepted": {"term": 3, "assignment": order, "converged": true},
+                "position": {"executed": format!("{UUID}:{held}"), "received": format!("{UUID}:9"), "purged": ""},
+                "replication": {"source": "shop-0.shop.db.svc", "receiving": true, "applying": false, "lagSeconds": 4.6},
+                "problem": {"code": "replicationFailed", "message": "duplicate key"},
+            },
+        });
+        Seen::Answered(serde_json::from_value(report).unwrap())
+    }
+
+    fn recorded(held: &str, annotations: &serde_json::Value) -> Decided {
+        let cluster: MySQLCluster = serde_json::from_value(json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster",
+            "metadata": {"name": "shop", "namespace": "db", "uid": "uid", "annotations": annotations},
+            "spec": {"storage": {"size": "1Gi"}, "replicas": 2},
+            "status": {"term": 3, "primary": "shop-0", "initialised": true},
+        }))
+        .unwrap();
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let pod = Some(PodSeen { uid: "p".to_owned(), ready: true, ..PodSeen::default() });
+        let member = |name: &str, report| Member { name: name.to_owned(), pod: pod.clone(), report, fresh_volume: false };
+        let silent = Seen::Silent { since: now };
+        let members = [(0, member("shop-0", silent)), (1, member("shop-1", report("replica", held)))];
+        let observed = Observed { members: members.into(), ..Observed::default() };
+        let (desired, status) = (validate(&cluster).unwrap(), cluster.status.clone().unwrap());
+        decided(&cluster, &desired, &observed, &status, &decide(&desired, &observed, &status, now), now)
+    }
+
+    #[test]
+    fn a_decision_is_recorded_with_all_that_was_known() {
+        let all = recorded("1-5", &json!({"understudy.dev/switchover": "shop-1@3", "understudy.dev/rotate-certificates": "now"}));
+        assert_eq!((all.time.as_str(), all.term), ("2026-01-01T00:00:00.000Z", 3));
+        assert_eq!(all.asked.iter().collect::<Vec<_>>(), [(&"understudy.dev/switchover".to_owned(), &"shop-1@3".to_owned())]);
+        let [silent, answers] = &all.members[..] else { unreachable!("two members: {all:?}") };
+        assert_eq!((silent.seen.as_str(), &silent.held), ("silent since 2026-01-01T00:00:00.000Z", &None));
+        assert_eq!(answers.held, Some(format!("{UUID}:1-5:9")), "what it has not applied yet counts");
+        assert_eq!(answers.order.as_deref(), Some("replica of shop-0, acknowledges (term 3, holds)"));
+        assert_eq!(answers.follows.as_deref(), Some("shop-0, receiving, not applying"));
+        assert_eq!((answers.lag_seconds, answers.pod.as_str()), (Some(4), "ready"));
+        assert_eq!(answers.problem.as_deref(), Some("ReplicationFailed: duplicate key"));
+    }
+
+    #[test]
+    fn positions_that_move_are_no_news_and_a_request_is() {
+        let one = recorded("1-5", &json!({}));
+        assert!(one.same(&recorded("1-6", &json!({}))));
+        assert!(!one.same(&recorded("1-5", &json!({"understudy.dev/fenced": "shop-1"}))));
+    }
+}
