@@ -310,7 +310,8 @@ fn steady(view: &View<'_>, primary: u32) -> Decision {
     } else if view.is_open_primary(primary) {
         decision.route = Route::To(primary);
     }
-    decision.degraded = decision.degraded.or(acks.degraded);
+    // Who is missing, and what that means for commits.
+    decision.degraded = [decision.degraded, acks.degraded].into_iter().flatten().reduce(|members, commits| format!("{members}; {commits}"));
     // Clients wait while fewer are recorded than must acknowledge.
     let hanging = view.status.ack_set.len() < usize::try_from(view.status.acks).unwrap_or(usize::MAX);
     decision.requeue = (acks.settling || waiting.is_some()).then_some(if hanging { CHANGING } else { SETTLING });

@@ -149,8 +149,12 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
         return raise(view, primary, reachable, record);
     }
     let short = u32::try_from(connected).unwrap_or(u32::MAX) < status.acks;
-    let degraded =
-        short.then(|| format!("{connected} of the replicas that must acknowledge are connected, {} are needed: commits wait", status.acks));
+    let degraded = if short {
+        Some(format!("{connected} of the replicas that must acknowledge are connected, {} are needed: commits wait", status.acks))
+    } else {
+        let reduced = view.desired.durability == Durability::Available && status.acks < wanted;
+        reduced.then(|| format!("durability is Available: commits wait for {} acknowledgements instead of {wanted}", status.acks))
+    };
     Plan { intent: None, order: status.acks, settling, degraded }
 }
 
