@@ -119,10 +119,12 @@ async fn what_only_a_former_primary_held_is_archived_and_the_member_cloned_anew(
 
 /// As the documentation tells a person to.
 async fn replay(rig: &Rig, primary: &Member, archive: &Archive) {
-    let password = fs::read_to_string(primary.config.data_dir.join(".understudy/local-password")).unwrap();
-    let input = fs::File::open(&archive.file).unwrap();
+    let account = "CREATE USER auditor IDENTIFIED BY 'a-1'; GRANT REPLICATION_APPLIER, SESSION_VARIABLES_ADMIN ON *.* TO auditor; \
+                   GRANT INSERT ON shop_db.* TO auditor";
+    primary.local().await.query_drop(account).await.unwrap();
     let mut client = Command::new(rig.dir.join("mysql"));
-    client.arg(format!("--socket={}", primary.config.socket().display())).arg("--user=understudy").env("MYSQL_PWD", password).stdin(input);
+    let socket = format!("--socket={}", primary.config.socket().display());
+    client.args([socket.as_str(), "--user=auditor"]).env("MYSQL_PWD", "a-1").stdin(fs::File::open(&archive.file).unwrap());
     let output = client.output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -160,13 +162,22 @@ async fn an_order_that_names_another_data_directory_or_is_withdrawn_discards_not
 }
 
 #[tokio::test]
-async fn nothing_is_discarded_for_a_source_that_is_no_open_primary_or_of_another_history() {
+async fn nothing_is_discarded_that_cannot_be_archived_nor_for_a_source_that_is_no_open_primary_or_of_another_history() {
     let rig = Rig::new().await;
     let (mut zero, mut one) = a_failover(&rig).await;
     zero.until("errant", is(ProblemCode::Errant)).await;
+    // What its logs do not have any more cannot be archived, and is not thrown away.
+    let own = uuid(&zero).await;
+    zero.local().await.query_drop("FLUSH BINARY LOGS").await.unwrap();
+    sleep(Duration::from_millis(1100)).await;
+    zero.local().await.query_drop("PURGE BINARY LOGS BEFORE NOW()").await.unwrap();
+    zero.replace(&rig, 1, &own);
+    let state =
+        zero.until("refusing", |state| state.problem.as_ref().is_some_and(|wrong| wrong.message.contains("cannot be archived"))).await;
+    assert!(is(ProblemCode::Errant)(&state) && !state.condemned && !zero.marked() && zero.archives() == 0, "{state:#?}");
+
     one.order(Assignment::Isolated);
     one.converged().await;
-    let own = uuid(&zero).await;
     zero.replace(&rig, 1, &own);
     sleep(Duration::from_secs(3)).await;
     assert!(!zero.now().condemned && !zero.marked() && zero.archives() == 0, "{:#?}", zero.now());
@@ -252,7 +263,7 @@ async fn what_was_received_but_never_applied_is_archived_too() {
     while two.local().await.query_drop(lose).await.is_err() {
         sleep(Duration::from_millis(50)).await;
     }
-    create_rows(&mut zero.app().await, 777, 1).await;
+    zero.app().await.query_drop("INSERT INTO shop_db.t VALUES (777)").await.unwrap();
     let all = zero.now().position.unwrap().executed;
     two.until("holding it", |state| state.position.as_ref().is_some_and(|position| position.held().contains(&all))).await;
     zero.order(Assignment::Isolated);
