@@ -13,6 +13,7 @@ mod execute;
 mod files;
 mod join;
 mod member;
+mod nudge;
 pub mod observe;
 pub mod ready;
 mod report;

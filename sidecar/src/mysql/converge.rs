@@ -262,7 +262,7 @@ mod tests {
                 read_only: read_only || sealed,
                 super_read_only: sealed,
                 position, channel,
-                semi_sync: SemiSyncFacts { source_enabled, source_acks, source_strict, clients: 0, replica_enabled, replica_active },
+                semi_sync: SemiSyncFacts { source_enabled, source_acks, source_strict, clients: 0, waiting: 0, replica_enabled, replica_active },
                 replicas,
             }
         }

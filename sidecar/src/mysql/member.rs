@@ -22,6 +22,7 @@ use super::condemned;
 use super::converge::{Own, Step, condemns, converged, plan};
 use super::execute::{Access, StepError};
 use super::files;
+use super::nudge::Nudge;
 use super::observe::{Backlog, Facts, Password, Receiver, applying_since, look, tell_silence};
 use super::ready::Readiness;
 use super::report::{Reporter, problem, retries};
@@ -30,13 +31,15 @@ use super::sql::{QUERY_DEADLINE, Sql, SqlError};
 use crate::fence::{Fence, Guard, Verdict};
 
 /// Between two looks at a running mysqld.
-const LOOK_PERIOD: Duration = Duration::from_millis(250);
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// Between two tries to reach one that does not answer, and between two looks while a step runs or is waited for.
 const EAGER_PERIOD: Duration = Duration::from_millis(100);
-/// Between two looks while all steps are taken and not all of them has taken effect: everybody waits for this member.
+/// Between two looks after an order, and while all steps are taken and not all of them took effect: everybody waits for this member.
 const WAIT_PERIOD: Duration = Duration::from_millis(20);
 /// What has not taken effect in this time takes longer, and is not looked at as often.
 const IMPATIENCE: Duration = Duration::from_secs(3);
+/// After an order everything is published at once for this long, positions too.
+const NEWS: Duration = Duration::from_secs(1);
 /// A receiver that is connected for this long has been told whether it acknowledges.
 const RECEIVER_SETTLED: Duration = Duration::from_secs(1);
 /// Until a source that is about to hold our history is asked again.
@@ -77,6 +80,8 @@ pub struct Member {
     running: Option<Running>,
     /// The step taken last, to tell one that keeps being needed.
     last: Option<Step>,
+    /// When the last order came.
+    ordered: Option<Instant>,
     /// All that is left is to wait, for the applier or for a receiver to connect.
     waiting: bool,
     pauses: ExponentialBackoff,
@@ -105,6 +110,7 @@ struct Session {
     disconnected: Option<Instant>,
     busy: Option<u32>,
     busy_asked: Option<Instant>,
+    nudge: Nudge,
 }
 
 /// What one look and the Secrets say.
@@ -139,6 +145,7 @@ impl Member {
             session: None,
             running: None,
             last: None,
+            ordered: None,
             waiting: false,
             pauses: retries(LAST_RETRY),
             not_before: now,
@@ -171,7 +178,7 @@ impl Member {
     async fn rest(&mut self) {
         let busy = self.session.is_none() || self.running.is_some() || self.last.is_some();
         let period = match () {
-            () if self.waiting && self.needed.elapsed() < IMPATIENCE => WAIT_PERIOD,
+            () if self.waiting && self.needed.elapsed() < IMPATIENCE || self.is_news() => WAIT_PERIOD,
             () if busy => EAGER_PERIOD,
             () => LOOK_PERIOD,
         };
@@ -197,7 +204,7 @@ impl Member {
             }
             Ok(()) = orders.changed() => {
                 self.pauses = retries(LAST_RETRY);
-                self.not_before = Instant::now();
+                (self.not_before, self.ordered) = (Instant::now(), Some(Instant::now()));
                 return;
             }
             Ok(()) = contact.changed() => {
@@ -342,6 +349,9 @@ impl Member {
         };
         self.publish(seen, order.as_ref());
         let now = Instant::now();
+        if let Some(session) = &mut self.session {
+            session.nudge.look(now, &seen.facts, &self.access);
+        }
         if seen.own.fenced && self.running.as_ref().is_some_and(|running| running.step != Step::Seal) {
             // It waits for others perhaps, and the seal waits for nobody.
             self.abandon();
@@ -371,6 +381,11 @@ impl Member {
         }
     }
 
+    /// An order has just come: whoever gave it waits for what follows, positions too.
+    fn is_news(&self) -> bool {
+        self.ordered.is_some_and(|ordered| ordered.elapsed() < NEWS)
+    }
+
     fn abandon(&mut self) {
         if let Some(running) = self.running.take() {
             running.task.abort();
@@ -391,7 +406,7 @@ impl Member {
         let problem =
             full.or_else(|| self.step_problem.clone()).or(trouble).or_else(|| self.reload_problem.clone()).or_else(|| credentials.clone());
         let lag_seconds = lag.map(|lag| (lag.as_secs_f64() * 1000.0).round() / 1000.0);
-        let positions_due = now.duration_since(self.published) >= POSITION_PERIOD;
+        let positions_due = self.is_news() || now.duration_since(self.published) >= POSITION_PERIOD;
         let mut published = false;
         self.reporter.change(|state| {
             let before = state.clone();
@@ -501,7 +516,7 @@ impl Drop for Member {
 impl Session {
     fn new(sql: Sql, watch: JoinHandle<()>) -> Self {
         let (backlog, readiness) = (Backlog::default(), Readiness::default());
-        Self { sql, watch, backlog, readiness, connected: None, disconnected: None, busy: None, busy_asked: None }
+        Self { sql, watch, backlog, readiness, connected: None, disconnected: None, busy: None, busy_asked: None, nudge: Nudge::default() }
     }
 }
 

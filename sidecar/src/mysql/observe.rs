@@ -89,6 +89,8 @@ pub struct SemiSyncFacts {
     pub source_strict: bool,
     /// Connected semi-sync replicas.
     pub clients: u32,
+    /// Sessions that wait for acknowledgements.
+    pub waiting: u32,
     /// This member is set to acknowledge.
     pub replica_enabled: bool,
     /// The receiver acknowledges now.
@@ -135,6 +137,7 @@ pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
             source_acks: small(number(globals, "source_acks")),
             source_strict: number(globals, "source_timeout") == Some(NEVER) && flag("wait_no_replica"),
             clients: small(status("Rpl_semi_sync_source_clients").parse().ok()),
+            waiting: small(status("Rpl_semi_sync_source_wait_sessions").parse().ok()),
             replica_enabled: flag("replica_enabled"),
             replica_active: status("Rpl_semi_sync_replica_status") == "ON",
         },

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::execute::{Access, Orders, StepError};
 use super::sessions::send_away;
-use super::sql::QUERY_DEADLINE;
+use super::sql::{QUERY_DEADLINE, Sql, SqlError, number};
 
 /// Statements and commits in flight get this long to end by themselves, then their clients are cut off.
 const GRACE: Duration = Duration::from_millis(100);
@@ -65,8 +65,11 @@ pub async fn seal(access: &Access, assignment: &Assignment, orders: &Orders) -> 
             if began.elapsed() < GRACE {
                 continue;
             }
-            // Once all who could still be told of a commit are gone, nobody new can commit, since `setting` waits: let go of the rest.
-            if send_away(&mut killer, &mut gone).await? == 0 && !released && began.elapsed() > LAST_ACKNOWLEDGEMENTS {
+            // Who comes while `setting` waits for its lock can commit nothing. So when it waits, and then all who are there are cut off,
+            // nobody is left who could be told of a commit: let go of the rest. New clients keep coming; they are not waited for.
+            let blocked = !released && began.elapsed() > LAST_ACKNOWLEDGEMENTS && waits_for_a_lock(&mut killer, id).await?;
+            send_away(&mut killer, &mut gone).await?;
+            if blocked {
                 info!("commits in flight wait for acknowledgements: letting them go, their clients are gone");
                 killer.run("SET GLOBAL rpl_semi_sync_source_enabled=OFF", QUERY_DEADLINE).await?;
                 released = true;
@@ -80,4 +83,12 @@ pub async fn seal(access: &Access, assignment: &Assignment, orders: &Orders) -> 
     send_away(&mut killer, &mut gone).await?;
     info!(milliseconds = began.elapsed().as_millis(), "sealed");
     Ok(())
+}
+
+/// Whether the connection waits for a lock, and so keeps later ones out.
+async fn waits_for_a_lock(sql: &mut Sql, id: u32) -> Result<bool, SqlError> {
+    let question = format!(
+        "SELECT COUNT(*) AS waits FROM performance_schema.threads WHERE PROCESSLIST_ID={id} AND PROCESSLIST_STATE LIKE 'Waiting for % lock'"
+    );
+    Ok(sql.rows(&question).await?.first().and_then(|row| number(row, "waits")).is_some_and(|waits| waits > 0))
 }

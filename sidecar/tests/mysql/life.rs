@@ -1,10 +1,14 @@
 //! The common life: initialise, clone, replicate, hand over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use sidecar::mysql::Config;
 use sidecar_protocol::mysql::{Assignment, Data, ProblemCode, Process, Role};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::rig::{Rig, create_rows};
 
@@ -74,6 +78,48 @@ async fn commits_wait_for_acknowledgements_only_once_a_replica_gives_them() {
     let told = write.await.unwrap();
     assert!(told.is_err(), "the client of a commit that no replica holds must not hear of success: {told:?}");
     assert_eq!(zero.now().role, Role::Isolated);
+}
+
+#[tokio::test]
+async fn a_commit_whose_only_receiver_did_not_count_yet_is_freed_when_it_does() {
+    let rig = Rig::new().await;
+    let mut zero = rig.primary().await;
+    let mut one = rig.replica(1, 0, 0).await;
+    create_rows(&mut zero.app().await, 0, 1).await;
+    zero.order(Assignment::Primary { acks: 1, members: vec![0, 1], barred: vec![] });
+    zero.until("acknowledgements due", |state| state.semi_sync.is_some()).await;
+    let mut app = zero.app().await;
+    let write = tokio::spawn(async move { app.query_drop("INSERT INTO shop_db.t VALUES (1000)").await });
+    one.until_rows(2).await;
+    assert!(!write.is_finished(), "received, not acknowledged");
+
+    // It holds that row already, and acknowledges only what it receives from now on.
+    one.follow(&rig, 0, &[], true);
+    one.until("acknowledging", |state| state.acknowledges).await;
+    timeout(Duration::from_secs(20), write).await.expect("freed").unwrap().unwrap();
+    assert_eq!(zero.rows().await, 2);
+    // Clients that keep coming do not hold up a seal that has a commit to let go.
+    one.order(Assignment::Isolated);
+    one.converged().await;
+    let mut app = zero.app().await;
+    let hanging = tokio::spawn(async move { app.query_drop("INSERT INTO shop_db.t VALUES (1001)").await });
+    zero.until("a commit that waits", |state| state.busy_seconds.is_some()).await;
+    let (stop, comers) = (Arc::new(AtomicBool::new(false)), zero.options("shop", "app-1"));
+    let stopped = Arc::clone(&stop);
+    let coming = tokio::spawn(async move {
+        while !stopped.load(Ordering::Relaxed) {
+            if let Ok(mut conn) = Conn::new(comers.clone()).await {
+                let _ = timeout(Duration::from_millis(30), conn.query_drop("INSERT INTO shop_db.t VALUES (2000)")).await;
+            }
+        }
+    });
+    zero.order(Assignment::Isolated);
+    let begun = Instant::now();
+    zero.converged().await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "sealed although clients keep coming");
+    stop.store(true, Ordering::Relaxed);
+    coming.await.unwrap();
+    assert!(hanging.await.unwrap().is_err(), "its client was told nothing");
 }
 
 #[tokio::test]

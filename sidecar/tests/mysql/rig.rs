@@ -275,11 +275,16 @@ impl Member {
     }
 
     pub async fn login(&self, user: &str, password: &str) -> mysql_async::Result<Conn> {
+        Conn::new(self.options(user, password)).await
+    }
+
+    /// How a client connects.
+    pub fn options(&self, user: &str, password: &str) -> mysql_async::Opts {
         let tls = mysql_async::SslOpts::default()
             .with_root_certs(vec![self.config.tls_dir.clone().unwrap().join("ca.crt").into()])
             .with_disable_built_in_roots(true);
         let options = OptsBuilder::default().ip_or_hostname(&self.config.listen).user(Some(user)).pass(Some(password)).prefer_socket(false);
-        Conn::new(options.ssl_opts(tls)).await
+        options.ssl_opts(tls).into()
     }
 
     /// A connection as the sidecar itself.
