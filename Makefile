@@ -16,7 +16,7 @@ DENY    := $(TOOLS)/bin/cargo-deny
 IN_LAB  := $(shell awk '/^name =/ {gsub(/"/, ""); name = $$3} /required-features = ."lab"./ {print "--test", name}' e2e/Cargo.toml)
 LAB_LOG := $(or $(TMPDIR),/tmp)/understudy-lab-down.log
 
-.PHONY: demo test lint generate bench nemesis lab-up lab-down help
+.PHONY: demo test lint generate bench nemesis plugin lab-up lab-down help
 
 help: ## What there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -55,6 +55,9 @@ bench: lab-up ## Measure, each figure beside its floor from the same run; WHAT="
 nemesis: lab-up ## Faults for MINUTES while clients write, then the checker; SEED, MEMBERS and FAULTS as a failure printed them.
 	@# What is given to make is given to it.
 	cargo test --locked --workspace --features e2e/lab --test nemesis -- --nocapture
+
+plugin: ## Install kubectl understudy for yourself.
+	cargo install --locked --path plugin
 
 lab-up: ## A real Kubernetes of NODES nodes on this machine, as root.
 	$(LAB) up --nodes $(NODES)
