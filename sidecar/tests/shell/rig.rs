@@ -219,7 +219,11 @@ impl Network {
         tokio::spawn(name_server(socket, subnet));
         // The port is free on an address of our own; nobody else uses the others.
         let port = TcpListener::bind((address(subnet, 9), 0)).await.unwrap().local_addr().unwrap().port();
-        let names = Names::with_config(port, ResolverConfig::from_parts(None, vec![], vec![server]), ResolverOpts::default()).unwrap();
+        // As the kubelet writes a pod's resolv.conf.
+        let search = ["prod.svc.cluster.local.", "svc.cluster.local.", "cluster.local."].map(|name| name.parse().unwrap());
+        let mut options = ResolverOpts::default();
+        options.ndots = 5;
+        let names = Names::with_config(port, ResolverConfig::from_parts(None, search.into(), vec![server]), options).unwrap();
         Self { authority: Authority::new().into(), subnet, port, names }
     }
 
@@ -244,7 +248,7 @@ fn address(subnet: u8, ordinal: u32) -> Ipv4Addr {
     Ipv4Addr::new(127, 77, subnet, ordinal as u8 + 1)
 }
 
-/// Knows `shop-N.shop.prod.svc`, and nobody else.
+/// Knows `shop-N.shop.prod.svc.cluster.local`, and nobody else.
 async fn name_server(socket: UdpSocket, subnet: u8) {
     let mut buffer = [0; 1500];
     loop {
@@ -252,7 +256,11 @@ async fn name_server(socket: UdpSocket, subnet: u8) {
         let mut message = Message::from_vec(&buffer[..length]).unwrap().into_response();
         let query = message.queries[0].clone();
         let asked = query.name().to_string();
-        match asked.strip_prefix("shop-").and_then(|rest| rest.strip_suffix(".shop.prod.svc.")).and_then(|ordinal| ordinal.parse().ok()) {
+        match asked
+            .strip_prefix("shop-")
+            .and_then(|rest| rest.strip_suffix(".shop.prod.svc.cluster.local."))
+            .and_then(|ordinal| ordinal.parse().ok())
+        {
             Some(ordinal) if query.query_type() == RecordType::A => {
                 message.add_answer(Record::from_rdata(query.name().clone(), 5, RData::A(A(address(subnet, ordinal)))));
             }
