@@ -54,6 +54,8 @@ struct Seed {
     #[serde(default)]
     received: String,
     #[serde(default)]
+    purged: String,
+    #[serde(default)]
     outdated: bool,
     uuid: Option<String>,
     trouble: Option<Trouble>,
@@ -134,7 +136,7 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
         position: (!seed.empty && seed.process.is_none()).then(|| Position {
             executed: set(&seed.executed).union(&seed.own.as_ref().map(|own| own.parse().unwrap()).unwrap_or_default()),
             received: set(&seed.received),
-            purged: Default::default(),
+            purged: set(&seed.purged),
         }),
         replication: seed.follows.map(|source| Replication {
             source: host(source),

@@ -21,7 +21,9 @@ pub fn is_due(view: &View<'_>, ordinal: u32, primary: u32) -> bool {
         return false;
     }
     let Some(state) = view.state(ordinal) else { return false };
-    let purged = state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::LogsPurged);
+    // Not by its own words alone: cut off from the primary, it has others.
+    let purged =
+        state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::LogsPurged) || lacks_purged(view, ordinal, primary);
     let asked = view
         .observed
         .reclone
@@ -29,6 +31,13 @@ pub fn is_due(view: &View<'_>, ordinal: u32, primary: u32) -> bool {
         .is_some_and(|(member, uuid)| *member == view.desired.member_name(ordinal) && Some(uuid) == state.server_uuid.as_ref());
     // Once condemned it is not forgiven: its own words about what is wrong may have changed since.
     purged || asked || state.condemned || view.is_errant(ordinal, primary)
+}
+
+/// The primary no longer has the logs that it lacks.
+fn lacks_purged(view: &View<'_>, ordinal: u32, primary: u32) -> bool {
+    let purged = view.state(primary).and_then(|state| state.position.as_ref()).map(|position| &position.purged);
+    let lacks = purged.zip(view.held(ordinal)).is_some_and(|(purged, held)| !held.contains(purged));
+    lacks && !view.receives_from(ordinal, primary)
 }
 
 /// The pod of a condemned data directory.
