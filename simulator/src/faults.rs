@@ -328,9 +328,9 @@ impl World {
                 if let Some(mysqld) = &mut ours.mysqld {
                     mysqld.frozen = false;
                 }
+                // Sockets keep their order.
                 for event in std::mem::take(&mut self.member_mut(member).inbox) {
-                    let takes = self.dice.roll(3);
-                    self.after(takes, event);
+                    self.arrive(event);
                 }
             }
             Mend::Node(member) => {
@@ -347,7 +347,7 @@ impl World {
             Mend::Operator(operator) => {
                 self.operators[operator].frozen = false;
                 for event in std::mem::take(&mut self.operators[operator].inbox) {
-                    self.after(0, event);
+                    self.arrive(event);
                 }
             }
             Mend::Api(operator) => {

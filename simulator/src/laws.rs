@@ -102,15 +102,14 @@ impl World {
         }
     }
 
-    /// A data directory goes for good, by our own hand (I10).
-    pub fn discarded(&mut self, member: u32) {
-        self.laws.recloned += 1;
+    /// A data directory is given up, by our own hand (I10): the next pod discards it.
+    pub fn given_up(&mut self, member: u32) {
         let acknowledged = self.laws.acknowledged;
         let elsewhere = (0..MEMBERS as u32).filter(|other| *other != member).any(|other| {
             self.member(other).volume.directory.as_ref().is_some_and(|directory| directory.holds().contains(acknowledged))
         });
         if !elsewhere {
-            self.broken("I10", || format!("{} discards the last whole copy", name(member)));
+            self.broken("I10", || format!("{} gives up the last whole copy", name(member)));
         }
     }
 
@@ -138,7 +137,10 @@ impl World {
                 }
                 _ => self.laws.switchovers += 1,
             }
-            self.nothing_missing(to, held, "is promoted");
+            // A volume may be lost while its member is being chosen; then it never opens.
+            if self.member(to).volume.directory.is_some() {
+                self.nothing_missing(to, held, "is promoted");
+            }
         }
         let primary = status.primary.as_deref().and_then(crate::world::ordinal);
         for joined in status.ack_set.iter().filter(|member| !before.ack_set.contains(member)) {

@@ -130,6 +130,8 @@ pub struct Mysqld {
     pub purged_at_source: bool,
     /// When the source was last heard.
     pub heard: u64,
+    /// When the receiver connected.
+    pub connected: u64,
     /// The applier runs.
     pub applying: bool,
     /// An application is on its way already.

@@ -97,7 +97,8 @@ impl World {
             theirs.dumps.insert(member, Dump { id, semi_sync, next: 0, busy: true });
             let source_run = theirs.run;
             if let Some((mysqld, _)) = self.running(member) {
-                (mysqld.link, mysqld.replica_active, mysqld.heard) = (Link::On(id), semi_sync, now);
+                (mysqld.link, mysqld.replica_active) = (Link::On(id), semi_sync);
+                (mysqld.heard, mysqld.connected) = (now, now);
             }
             self.after(1, Event::Dump { source, run: source_run, member, dump: id });
             self.poke(source);

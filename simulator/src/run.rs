@@ -227,7 +227,8 @@ impl Play<'_> {
             }
             let common = |log: &[Txn], other: &[Txn]| log.iter().copied().filter(|txn| other.contains(txn)).collect::<Vec<_>>();
             if common(&ours.log, &leader.log) != common(&leader.log, &ours.log) {
-                self.world.broken("I5", || format!("{} applied in another order than the primary", name(member)));
+                let (ours, theirs) = (common(&ours.log, &leader.log), common(&leader.log, &ours.log));
+                self.world.broken("I5", || format!("{} applied {ours:?}, and the primary {theirs:?}", name(member)));
             }
         }
         let routed = self.world.api.route.map(|(member, _)| member);

@@ -28,6 +28,8 @@ const EAGER: u64 = 100;
 const NOTICED: u64 = 250;
 /// A mysqld that did not answer for this long is silent.
 const SILENT: u64 = 3000;
+/// A receiver that has been connected for this long knows whether it acknowledges.
+const RECEIVER_SETTLED: u64 = 1000;
 /// One that never answered since the sidecar began is down after this long.
 const STARTUP_GRACE: u64 = 30_000;
 
@@ -178,12 +180,13 @@ impl World {
         let now = self.now;
         let verdict = self.verdict(member);
         let condemned = self.condemned(member);
+        let receiver_settled = self.running(member).is_some_and(|(mysqld, _)| now - mysqld.connected >= RECEIVER_SETTLED);
         let Some(sidecar) = self.member_mut(member).sidecar.as_mut() else { return HEARTBEAT };
         sidecar.answered = Some(now);
         if !matches!(sidecar.assignment(), Some(Assignment::Primary { .. })) {
             sidecar.accounts_done = None;
         }
-        let own = Own { condemned, fenced: verdict.fenced, may_open: verdict.may_open, ..own(member, sidecar) };
+        let own = Own { condemned, receiver_settled, fenced: verdict.fenced, may_open: verdict.may_open, ..own(member, sidecar) };
         let order = sidecar.order.clone();
         // An order of before a restart that nobody has confirmed yet still closes.
         let assignment = order.as_ref().map(|order| order.assignment.clone()).or(verdict.fenced.then_some(Assignment::Isolated));
@@ -275,6 +278,7 @@ impl World {
                 clients: mysqld.clients(),
                 replica_enabled: mysqld.replica_enabled,
                 replica_active: mysqld.replica_active && matches!(mysqld.link, Link::On(_)),
+                waiting: u32::try_from(mysqld.waiting.len()).unwrap_or(u32::MAX),
             },
             replicas: Replicas {
                 admitted: ordinals().filter(|other| (directory.accounts & !directory.locked) >> other & 1 == 1).collect(),

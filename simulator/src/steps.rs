@@ -197,6 +197,7 @@ impl World {
             let volume = &mut self.member_mut(member).volume;
             (volume.condemned, volume.archive) = (Some(id), Some(only_here));
             self.tell(|| format!("{} is condemned", name(member)));
+            self.given_up(member);
         }
         Ok(())
     }
@@ -211,7 +212,7 @@ impl World {
     /// A pod's first sidecar discards what the last one marked, before mysqld can have started.
     pub fn discard_condemned(&mut self, member: u32) {
         if self.condemned(member) && self.member(member).pod.as_ref().is_some_and(|pod| !pod.curtain) {
-            self.discarded(member);
+            self.laws.recloned += 1;
             self.tell(|| format!("{} discards its data directory", name(member)));
             let volume = &mut self.member_mut(member).volume;
             (volume.directory, volume.condemned) = (None, None);

@@ -180,16 +180,19 @@ impl World {
     pub fn step(&mut self) -> bool {
         let Some(Due { at, event, .. }) = self.queue.pop() else { return false };
         self.now = at;
+        self.arrive(event);
+        true
+    }
+
+    /// Something reaches whom it is for, or waits until he is thawed.
+    pub fn arrive(&mut self, event: Event) {
         if let Some(operator) = event.needs_operator().filter(|operator| self.operators[*operator].frozen) {
             self.operators[operator].inbox.push(event);
-            return true;
-        }
-        if let Some(frozen) = self.frozen(&event) {
+        } else if let Some(frozen) = self.frozen(&event) {
             self.member_mut(frozen).inbox.push(event);
-            return true;
+        } else {
+            self.happen(event);
         }
-        self.happen(event);
-        true
     }
 
     fn frozen(&self, event: &Event) -> Option<u32> {
