@@ -211,7 +211,13 @@ fn leave(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMember>,
     let rest: Vec<AckMember> = status.ack_set.iter().filter(|member| !leavers.contains(member)).cloned().collect();
     let needed = status.acks.min(u32::try_from(rest.len()).unwrap_or(u32::MAX));
     if holders(view, &rest, &history) < needed {
-        return None;
+        // Nobody of them will ever receive what the others lack, so they go together; the primary, which holds all, waits for new ones.
+        let goes = |member: &AckMember| cut(member) || must_leave(view, primary, member) && stands_still(view, member);
+        return status
+            .ack_set
+            .iter()
+            .all(goes)
+            .then(|| record("nobody of the ack set stays: it is made anew".to_owned(), Vec::new(), status.acks));
     }
     let names = leavers.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
     Some(record(format!("{names} leaves the ack set: {why}"), rest, status.acks))
