@@ -23,10 +23,16 @@ pub struct Client {
 }
 
 impl World {
+    /// Clients have written all that they may.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.histories.count() >= AT_ALL
+    }
+
     /// A client comes back to its work: to write, or because it waited for too long.
     pub fn client(&mut self, client: usize, number: u64) {
         let now = self.now;
-        let full = self.histories.count() >= if self.faults.over { AT_ALL } else { WHILE_FAULTS };
+        let full = self.is_full() || !self.faults.over && self.histories.count() >= WHILE_FAULTS;
         let me = &mut self.clients[client];
         if me.number != number {
             return;

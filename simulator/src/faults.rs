@@ -263,9 +263,9 @@ impl World {
         let (sidecar, mysqld) = [(true, true), (true, true), (true, false), (false, true)][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
         self.tell(|| format!("*   {} is frozen for {lasts} ms: sidecar {sidecar}, mysqld {mysqld}", name(member)));
         let ours = self.member_mut(member);
-        ours.sidecar_frozen = sidecar && ours.sidecar.is_some();
+        ours.sidecar_frozen |= sidecar && ours.sidecar.is_some();
         if let Some(process) = &mut ours.mysqld {
-            process.frozen = mysqld;
+            process.frozen |= mysqld;
         }
         self.after(lasts, Event::Mend(Mend::Thaw(member)));
     }

@@ -126,11 +126,12 @@ impl Play<'_> {
         self.until(storm, |_| false);
         self.world.heal();
         let told = self.world.laws.order.len();
-        let well = self.until(RECOVERY, move |world| is_well(world) && world.laws.order.len() > told + 2);
+        let serves = move |world: &World| is_well(world) && (world.laws.order.len() > told + 2 || world.is_full());
+        let well = self.until(RECOVERY, serves);
         if self.over() {
             return;
         }
-        let well = well || self.with_consent(told);
+        let well = well || self.with_consent(serves);
         if self.over() || self.gone() {
             return;
         }
@@ -172,7 +173,7 @@ impl Play<'_> {
     }
 
     /// A person agrees to what the reason asks for, if volumes were lost: without that there is nothing to agree to.
-    fn with_consent(&mut self, told: usize) -> bool {
+    fn with_consent(&mut self, serves: impl Fn(&World) -> bool + Copy) -> bool {
         for _ in 0..3 {
             let (state, reason) = self.said();
             let asked = reason.split("accept-loss=").nth(1).and_then(|text| {
@@ -188,7 +189,7 @@ impl Play<'_> {
             for operator in 0..self.world.operators.len() {
                 self.world.wake(operator, 10);
             }
-            if self.until(RECOVERY / 2, |world| is_well(world) && world.laws.order.len() > told + 2) {
+            if self.until(RECOVERY / 2, serves) {
                 return true;
             }
         }
