@@ -192,10 +192,14 @@ impl Stage {
         Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
     }
 
-    async fn hibernate(&self, name: &str, hibernate: bool) -> Result<()> {
-        let patch = json!({"spec": {"hibernate": hibernate}});
-        self.clusters().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    /// Merges `patch` into the spec.
+    async fn merge(&self, name: &str, patch: serde_json::Value) -> Result<()> {
+        self.clusters().patch(name, &PatchParams::default(), &Patch::Merge(&json!({"spec": patch}))).await?;
         Ok(())
+    }
+
+    async fn hibernate(&self, name: &str, hibernate: bool) -> Result<()> {
+        self.merge(name, json!({"hibernate": hibernate})).await
     }
 
     async fn settled(&self, name: &str) -> Result<()> {
@@ -382,6 +386,87 @@ async fn a_config_map_of_somebody_else_is_not_taken_for_the_record() -> Result<(
     // Its place is free: the record is written although the first attempts failed.
     stage.api::<ConfigMap>().delete("orders-decisions", &DeleteParams::default()).await?;
     eventually("the record is written", || async { stage.record("orders").await }).await?;
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_and_changed_back_while_nobody_looked_changes_nothing() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let operator = stage.operator(&Writes::new(usize::MAX)).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    sleep(Duration::from_secs(1)).await;
+    operator.stop().await?;
+    let (whole, set) = (stage.objects().await?, stage.api::<StatefulSet>().get("orders").await?);
+
+    // Up and down, down and up, on and off: an operator that had seen only the middle would delete members.
+    for spec in [
+        json!({"replicas": 5}),
+        json!({"replicas": 1}),
+        json!({"replicas": 3}),
+        json!({"hibernate": true}),
+        json!({"hibernate": false}),
+        json!({"config": {"max_connections": 50}, "services": {"read": {"annotations": {"shop/tier": "gold"}}}}),
+        json!({"config": {"max_connections": null}, "services": {"read": {"annotations": {"shop/tier": null}}}}),
+    ] {
+        stage.merge("orders", spec).await?;
+    }
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(stage.objects().await?, whole);
+    let now = stage.api::<StatefulSet>().get("orders").await?;
+    assert_eq!((now.uid(), now.metadata.generation), (set.uid(), set.metadata.generation), "the StatefulSet was touched");
+    let done = writes.done.load(Ordering::SeqCst);
+    assert!(done <= 2, "{done} writes, where only the status and the record have something to say");
+    // It did look.
+    stage.merge("orders", json!({"replicas": 4})).await?;
+    eventually("a fourth member", || async {
+        let replicas = stage.api::<StatefulSet>().get("orders").await?.spec.and_then(|spec| spec.replicas);
+        Ok((replicas == Some(4)).then_some(()))
+    })
+    .await?;
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_takes_out_of_the_spec_goes_from_the_children_and_then_nothing_is_written() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    let mark = |value: serde_json::Value| {
+        json!({
+            "services": {"read": {"annotations": {"shop/mark": value}}, "primary": {"annotations": {"shop/mark": value}}},
+            "pod": {"annotations": {"shop/mark": value}, "labels": {"shop-mark": value}, "nodeSelector": {"shop-mark": value}},
+            "config": {"max_user_connections": if value.is_null() { value.clone() } else { json!(77) }},
+        })
+    };
+    let marked = || async {
+        let mut texts = Vec::new();
+        for service in ["orders-read", "orders-primary"] {
+            texts.push(serde_json::to_string(&stage.api::<Service>().get(service).await?.metadata.annotations)?);
+        }
+        texts.push(serde_json::to_string(&stage.api::<StatefulSet>().get("orders").await?.spec)?);
+        anyhow::Ok(texts.iter().map(|text| text.contains("shop/mark")).collect::<Vec<_>>())
+    };
+    let before = stage.objects().await?;
+    stage.merge("orders", mark(json!("yes"))).await?;
+    eventually("the marks are on every child", || async { Ok((marked().await? == [true; 3]).then_some(())) }).await?;
+    stage.merge("orders", mark(json!(null))).await?;
+    eventually("the marks are gone", || async {
+        // A configuration that pods may still use stays beside the one that counts.
+        let now = stage.objects().await?;
+        Ok((marked().await? == [false; 3] && before.iter().all(|(name, hash)| now.get(name) == Some(hash))).then_some(()))
+    })
+    .await?;
+    sleep(Duration::from_secs(3)).await;
+    let done = writes.done.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(writes.done.load(Ordering::SeqCst), done, "it goes on writing");
     operator.stop().await
 }
 
