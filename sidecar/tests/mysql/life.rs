@@ -292,6 +292,9 @@ async fn standalone_members_need_no_certificates_and_are_encrypted_all_the_same(
     let mut one = rig.member_with(1, plain);
     one.follow(&rig, 0, &[0], false);
     assert!(one.converged().await.replication.unwrap().tls);
+    // A receiver is connected before it has asked for anything.
+    zero.local().await.query_drop("INSERT INTO shop_db.t VALUES (1)").await.unwrap();
+    one.until_rows(1).await;
     assert_eq!(
         zero.ask(
             "SELECT GROUP_CONCAT(DISTINCT CONNECTION_TYPE) FROM performance_schema.threads WHERE PROCESSLIST_COMMAND LIKE 'Binlog Dump%'"
