@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use crate::mysqld::{Request, Waiting};
-use crate::world::{World, LATENCY};
+use crate::world::{LATENCY, World};
 
 /// Transactions that clients make while things go wrong; some are left for afterwards.
 const WHILE_FAULTS: u32 = 84;

@@ -17,13 +17,16 @@ pub struct Contact {
     /// When the stream of each operator was last alive; `None` without a stream.
     streams: [Option<u64>; OPERATORS],
     fenced: bool,
+    /// Nobody is in reach since then, and when that was looked at last.
+    alone: Option<u64>,
+    looked: u64,
 }
 
 impl Contact {
     /// Of a sidecar that has just begun.
     #[must_use]
     pub fn new(now: Instant, member: u32) -> Self {
-        Self { fence: Fence::new(now, member), streams: [None; OPERATORS], fenced: false }
+        Self { fence: Fence::new(now, member), streams: [None; OPERATORS], fenced: false, alone: None, looked: 0 }
     }
 
     /// An order was accepted.
@@ -57,6 +60,17 @@ impl World {
         let Some(sidecar) = self.member_mut(member).sidecar.as_mut() else { return };
         let contact = &mut sidecar.contact;
         contact.fence.judge(instant);
+        // A process that stood still could not close.
+        let members = match sidecar.order.as_ref().or(sidecar.unconfirmed.as_ref()).map(|order| &order.assignment) {
+            Some(Assignment::Primary { members, .. }) => members.as_slice(),
+            _ => &[],
+        };
+        let peers = 1 + heard.iter().filter(|(other, _)| members.contains(other)).count();
+        let reached = operators.iter().any(|(alive, _)| *alive) || members.len() < 2 || peers > members.len() / 2;
+        let stood_still = now - contact.looked > 1500;
+        contact.looked = now;
+        contact.alone = (!reached).then(|| contact.alone.filter(|_| !stood_still).unwrap_or(now));
+        let alone = contact.alone;
         for (stream, (alive, closed)) in contact.streams.iter_mut().zip(operators) {
             match stream {
                 None if alive => {
@@ -82,6 +96,9 @@ impl World {
             {
                 (sidecar.order, sidecar.orders) = (Some(order), sidecar.orders + 1);
             }
+        }
+        if let Some(since) = alone {
+            self.alone(member, since);
         }
     }
 

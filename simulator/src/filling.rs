@@ -55,9 +55,7 @@ impl World {
         let chosen = match wish {
             None => None,
             Some(donors) if donors.is_empty() => Some(Filling { token, donor: None }),
-            Some(donors) => {
-                donors.into_iter().find(|donor| self.gives(*donor, member)).map(|donor| Filling { token, donor: Some(donor) })
-            }
+            Some(donors) => donors.into_iter().find(|donor| self.gives(*donor, member)).map(|donor| Filling { token, donor: Some(donor) }),
         };
         if let Some(sidecar) = self.member_mut(member).sidecar.as_mut() {
             sidecar.filling = chosen;
@@ -87,12 +85,22 @@ impl World {
                 Some(Directory::default())
             }
             // A server with a hanging commit cannot be cloned from: its clone waits for the commit, until it is given up.
-            Some(donor) if self.gives(donor, member) => self.running(donor).filter(|(mysqld, _)| mysqld.waiting.is_empty()).map(|(_, theirs)| {
-                let all = theirs.executed;
-                // Accounts are copied as they are: also the lock of one.
-                let (locked, accounts) = (theirs.locked, theirs.accounts);
-                Directory { logged: all, executed: all, purged: all, locked, accounts, cloned_from: Some(donor), ..Directory::default() }
-            }),
+            Some(donor) if self.gives(donor, member) => {
+                self.running(donor).filter(|(mysqld, _)| mysqld.waiting.is_empty()).map(|(_, theirs)| {
+                    let all = theirs.executed;
+                    // Accounts are copied as they are: also the lock of one.
+                    let (locked, accounts) = (theirs.locked, theirs.accounts);
+                    Directory {
+                        logged: all,
+                        executed: all,
+                        purged: all,
+                        locked,
+                        accounts,
+                        cloned_from: Some(donor),
+                        ..Directory::default()
+                    }
+                })
+            }
             Some(_) => None,
         };
         if let Some(directory) = made {

@@ -105,10 +105,16 @@ impl Histories {
     }
 }
 
-/// A server's uuid as MySQL prints it.
+/// A server's uuid as MySQL prints it; what differs comes first, where it is compared first.
 #[must_use]
 pub fn uuid_text(uuid: u32) -> String {
-    format!("00000000-0000-0000-0000-{uuid:012x}")
+    format!("{uuid:08x}-0000-0000-0000-000000000000")
+}
+
+/// The server with this uuid.
+#[must_use]
+pub fn of_uuid_text(text: &str) -> Option<u32> {
+    u32::from_str_radix(text.split('-').next()?, 16).ok()
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Set, Txn};
+use crate::history::{Set, Txn, of_uuid_text};
 use crate::mysqld::Request;
 use crate::world::{MEMBERS, World, name};
+
+/// A primary that reaches neither an operator nor a majority for this long is closed: five seconds, and what a slow seal takes.
+const ALONE: u64 = 15_000;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Laws {
     pub accounts: BTreeMap<Txn, u32>,
     /// The term of the last order that each volume's member obeyed.
     pub obeyed: [u64; MEMBERS],
+    /// The last order that each run of a sidecar obeyed, of each run of an operator, by its number there.
+    pub tickets: BTreeMap<(u32, u64, usize, u64), u64>,
     /// Fresh data directories made.
     pub initialised: u32,
     /// Volumes that were lost.
@@ -105,9 +110,9 @@ impl World {
     /// A data directory is given up, by our own hand (I10): the next pod discards it.
     pub fn given_up(&mut self, member: u32) {
         let acknowledged = self.laws.acknowledged;
-        let elsewhere = (0..MEMBERS as u32).filter(|other| *other != member).any(|other| {
-            self.member(other).volume.directory.as_ref().is_some_and(|directory| directory.holds().contains(acknowledged))
-        });
+        let elsewhere = (0..MEMBERS as u32)
+            .filter(|other| *other != member)
+            .any(|other| self.member(other).volume.directory.as_ref().is_some_and(|directory| directory.holds().contains(acknowledged)));
         if !elsewhere {
             self.broken("I10", || format!("{} gives up the last whole copy", name(member)));
         }
@@ -161,19 +166,37 @@ impl World {
     }
 
     /// A sidecar obeys (I8).
-    pub fn obeyed(&mut self, member: u32, order: &sidecar_protocol::Order<sidecar_protocol::mysql::Assignment>) {
+    pub fn obeyed(&mut self, member: u32, order: &sidecar_protocol::Order<sidecar_protocol::mysql::Assignment>, from: (usize, u64, u64)) {
         let before = std::mem::replace(&mut self.laws.obeyed[member as usize], order.term);
         if before > order.term {
             self.broken("I8", || format!("{} obeys term {} after term {before}", name(member), order.term));
+        }
+        let incarnation = self.member(member).sidecar.as_ref().map_or(0, |sidecar| sidecar.incarnation);
+        if order.incarnation != incarnation.to_string() {
+            self.broken("I8", || {
+                format!("{} obeys an order for run {} of its sidecar in run {incarnation}", name(member), order.incarnation)
+            });
+        }
+        let (operator, run, ticket) = from;
+        let last = self.laws.tickets.insert((member, incarnation, operator, run), ticket);
+        if last.is_some_and(|last| last > ticket) {
+            self.broken("I8", || format!("{} obeys an order of operator {operator} that a later one had overtaken", name(member)));
+        }
+    }
+
+    /// An open primary out of contact closes itself (I1): nobody reads old data there for long.
+    pub fn alone(&mut self, member: u32, since: u64) {
+        let open = self.member(member).mysqld.as_ref().is_some_and(|mysqld| mysqld.answers() && !mysqld.read_only && !mysqld.sealing);
+        if open && self.now - since > ALONE {
+            let millis = self.now - since;
+            self.broken("I1", || format!("{} is open and reaches nobody for {millis} ms", name(member)));
         }
     }
 
     /// Enough of the recorded ack set stood still in this term (I2).
     fn quorum(&mut self, before: &crds::mysql::MySQLClusterStatus, status: &crds::mysql::MySQLClusterStatus) {
-        let stood = |uuid: &str| {
-            let uuid = u32::from_str_radix(uuid.rsplit('-').next().unwrap_or_default(), 16).unwrap_or(0);
-            self.laws.stood_still.get(&uuid).is_some_and(|term| *term >= status.term)
-        };
+        let stood =
+            |uuid: &str| of_uuid_text(uuid).and_then(|uuid| self.laws.stood_still.get(&uuid)).is_some_and(|term| *term >= status.term);
         let voters = before.ack_set.iter().filter(|member| stood(&member.server_uuid)).count();
         let quorum = (before.ack_set.len() + 1).saturating_sub(before.acks as usize).max(1);
         if voters < quorum && before.acks > 0 {

@@ -7,7 +7,8 @@
 //! - [`mysqld`], [`replication`], [`steps`], [`clients`], [`history`]: servers, semi-sync, statements, commits, transactions.
 //! - [`sidecar`], [`filling`], [`contact`]: the loop beside each server. [`reports`]: what passes between it and an operator.
 //! - [`operator`]: the pipeline, one write at a time. [`kube`], [`pods`]: the API server, the StatefulSet, the kubelets.
-//! - [`faults`]: what goes wrong. [`laws`]: I1 to I13, checked when they could first be broken. [`run`](mod@run): one schedule.
+//! - [`faults`]: what goes wrong. [`laws`]: I1 to I13, checked when they could first be broken. [`run`](mod@run): one schedule, [`many`](mod@many): more.
+//! - [`mutation`]: the bugs that it must find.
 //!
 //! docs/simulator.md says what is modelled and what is not, and how to read a failing seed.
 
@@ -20,6 +21,8 @@ pub mod filling;
 pub mod history;
 pub mod kube;
 pub mod laws;
+pub mod many;
+pub mod mutation;
 pub mod mysqld;
 pub mod network;
 pub mod operator;
@@ -31,4 +34,5 @@ pub mod sidecar;
 pub mod steps;
 pub mod world;
 
+pub use many::many;
 pub use run::{Counts, Outcome, run};

@@ -410,8 +410,7 @@ impl World {
         {
             todo.push_back(Act::Delete(*ordinal, uid));
         }
-        let pass =
-            Pass { desired: &read.desired, observed, decision: &decision, obstacles: &[], generation: Some(1), settled: true };
+        let pass = Pass { desired: &read.desired, observed, decision: &decision, obstacles: &[], generation: Some(1), settled: true };
         let after = status(&pass, &read.status, wall);
         if after != *read.status {
             todo.push_back(Act::Status(Box::new(after)));

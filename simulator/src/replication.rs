@@ -4,7 +4,7 @@ use crate::event::Event;
 use crate::history::Txn;
 use crate::mysqld::{Dump, Link, Waiting};
 use crate::network::Node;
-use crate::world::{World, LATENCY};
+use crate::world::{LATENCY, World};
 
 /// `replica_net_timeout`: a receiver that heard nothing for this long tries anew.
 const NET_TIMEOUT: u64 = 3000;
@@ -125,7 +125,8 @@ impl World {
     /// A dump thread sends the next transaction that its replica lacks.
     pub fn dump(&mut self, source: u32, run: u64, member: u32, id: u64) {
         let passes = self.network.passes(Node::Member(source), Node::Member(member));
-        let held = self.member(member).volume.directory.as_ref().map(|directory| directory.executed.union(directory.received)).unwrap_or_default();
+        let held =
+            self.member(member).volume.directory.as_ref().map(|directory| directory.executed.union(directory.received)).unwrap_or_default();
         let Some((mysqld, directory)) = self.running(source).filter(|(mysqld, _)| mysqld.run == run) else { return };
         let Some(dump) = mysqld.dumps.get_mut(&member).filter(|dump| dump.id == id) else { return };
         if !passes {

@@ -114,7 +114,7 @@ impl World {
         if now_pod.is_none() || (now_pod != Some(pod) && !self.dice.chance(300)) {
             return;
         }
-        let answer = match self.admit(member, order) {
+        let answer = match self.admit(member, order, (operator, run, ticket)) {
             Ok(()) => match self.report(member) {
                 Some(report) => Answer::Accepted(Rc::new(report)),
                 None => return,
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// Whether a sidecar obeys (I8).
-    fn admit(&mut self, member: u32, order: &Rc<Order<Assignment>>) -> Result<(), RefusalCode> {
+    fn admit(&mut self, member: u32, order: &Rc<Order<Assignment>>, from: (usize, u64, u64)) -> Result<(), RefusalCode> {
         let instant = self.instant();
         let ours = self.member_mut(member);
         let Some(sidecar) = ours.sidecar.as_mut() else { return Err(RefusalCode::Unknown) };
@@ -159,7 +159,7 @@ impl World {
             sidecar.order = Some(Rc::clone(order));
             sidecar.not_before = 0;
             self.tell(|| format!("  {} accepts {} in term {}", name(member), brief(&order.assignment), order.term));
-            self.obeyed(member, order);
+            self.obeyed(member, order, from);
             self.poke_now(member);
         }
         Ok(())

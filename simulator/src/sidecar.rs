@@ -12,8 +12,8 @@ use sidecar_protocol::mysql::{Accepted, Archive, Assignment, Data, Position, Pro
 use sidecar_protocol::{Order, Report};
 use tokio::time::Instant;
 
-use crate::event::Event;
 use crate::contact::Contact;
+use crate::event::Event;
 use crate::filling::Filling;
 use crate::history::uuid_text;
 use crate::kube::UID;
@@ -317,7 +317,8 @@ impl World {
         state.accepted = order.map(|order| accepted(order, holds));
         state.ready = sidecar.readiness.judge(instant, facts, order.map(|order| &order.assignment), lag, 30) && !fenced;
         state.problem = sidecar.problem.clone();
-        (state.fenced, state.condemned, state.archive, state.cloned_from) = (fenced && facts.super_read_only, condemned, archive, cloned_from);
+        (state.fenced, state.condemned, state.archive, state.cloned_from) =
+            (fenced && facts.super_read_only, condemned, archive, cloned_from);
         self.tell_operators(member, state);
     }
 
