@@ -53,9 +53,13 @@ async fn a_primary_that_is_evicted_drained_or_deleted_hands_over_before_it_dies(
         }
         moves_on(&cluster, &primary, &pool, "eviction of the primary").await?;
         ensure!(client.query_drop("COMMIT").await.is_err(), "it was committed after the primary had closed");
-        let record = decided(&cluster).await?;
         let reason = format!("the pod of {primary} is being deleted: {primary} hands over to");
-        ensure!(record.iter().any(|decided| decided.reason.starts_with(&reason)), "no switchover: {record:?}");
+        eventually("the record to tell of a switchover", || async {
+            let record = decided(&cluster).await?;
+            ensure!(record.iter().any(|decided| decided.reason.starts_with(&reason)), "no switchover: {record:?}");
+            Ok(())
+        })
+        .await?;
 
         // A drain. With its volume on that node, the member comes back when the node may be used again.
         let primary = cluster.primary().await?;

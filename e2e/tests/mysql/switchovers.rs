@@ -89,8 +89,12 @@ async fn a_switchover_to_whom_is_asked_for_loses_nothing_and_to_nobody_who_is_un
         told(&cluster, &words).await?;
         let status = cluster.status().await?;
         ensure!(status.primary.as_ref() == Some(&first) && status.term == term, "a refusal changes nothing: {status:?}");
-        let explained = plugin.says(&["explain", "orders", "--last", "30"]).await?;
-        ensure!(explained.contains(&format!("switchover to {lagging} is refused")), "{explained}");
+        eventually("the record to tell of the refusal", || async {
+            let explained = plugin.says(&["explain", "orders", "--last", "30"]).await?;
+            ensure!(explained.contains(&format!("switchover to {lagging} is refused")), "{explained}");
+            Ok(())
+        })
+        .await?;
 
         // Asked anew, when the reason is gone.
         drop(reader);
