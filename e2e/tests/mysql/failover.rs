@@ -10,13 +10,18 @@ use crate::changes::operator;
 use crate::rig::{Cluster, OPERATOR_FAULTS, SYSTEM, eventually, on_stage};
 use crate::writer::Writer;
 
-/// Kills the primary, and the one that follows it as soon as it leads; returns when all serve again.
+/// Kills the primary, and the one that follows it as soon as somebody acknowledges what it takes; returns when all serve again.
 async fn crash_twice(cluster: &Cluster) -> Result<()> {
     let term = cluster.status().await?.term;
     let first = cluster.primary().await?;
     cluster.crash(&first).await?;
     let second = cluster.succeeded(&first).await?;
     cluster.leads(&second).await?;
+    eventually("somebody to acknowledge again", || async {
+        ensure!(!cluster.status().await?.ack_set.is_empty(), "nobody");
+        Ok(())
+    })
+    .await?;
     cluster.crash(&second).await?;
     let third = cluster.succeeded(&second).await?;
     cluster.leads(&third).await?;
@@ -51,6 +56,13 @@ async fn a_primary_that_dies_twice_in_a_row_empty_idle_or_under_load_is_replaced
         writer.goes_on().await?;
         crash_twice(&cluster).await.context("under load")?;
         writer.goes_on().await?;
+
+        // At once: whoever leads, perhaps before anybody can acknowledge, so that only its own return is safe.
+        let first = cluster.primary().await?;
+        cluster.crash(&first).await?;
+        cluster.crash(&cluster.succeeded(&first).await?).await?;
+        writer.goes_on().await?;
+        cluster.whole(3).await?;
 
         // Its pod goes at once, and comes back as another one.
         let lost = cluster.primary().await?;

@@ -40,7 +40,7 @@ fn is_shared() -> bool {
 
 /// How long a test waits for what must come.
 pub fn patience() -> Duration {
-    if is_shared() { PATIENCE * 3 } else { PATIENCE }
+    if is_shared() { PATIENCE * 5 / 4 } else { PATIENCE }
 }
 
 /// Runs `test` in a namespace of its own with the operator installed.
