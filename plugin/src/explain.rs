@@ -48,7 +48,7 @@ fn text(paint: Paint, decided: &Decided) -> String {
     say("route", route.clone());
     text.push_str(&table(
         paint,
-        &["MEMBER", "SEEN", "POD", "MYSQLD", "ROLE", "DATA", "TERM", "FOLLOWS", "LAG", "HOLDS", "ORDER", "PROBLEM"],
+        &["MEMBER", "SEEN", "POD", "MYSQLD", "ROLE", "DATA", "TERM", "FOLLOWS", "LAG", "HOLDS", "ACCEPTED", "PROBLEM"],
         &members.iter().map(row).collect::<Vec<_>>(),
     ));
     text

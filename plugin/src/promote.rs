@@ -39,9 +39,10 @@ pub async fn run(access: &Access, member: &str, consented: bool, limit: Option<D
     let end = wait(&what, limit, async || {
         let now = access.cluster().await?.status.unwrap_or_default();
         let done = now.primary.as_deref() == Some(member) && now.transition.is_none() && now.state != request::LOST;
-        Ok(if done { Look::Done(now.reason) } else { Look::Going(format!("{}: {}", now.state, now.reason)) })
+        Ok(if done { Look::Done(()) } else { Look::Going(format!("{}: {}", now.state, now.reason)) })
     });
-    println!("{member} is the primary: {}", end.await?);
+    end.await?;
+    println!("{member} is the primary");
     Ok(())
 }
 
@@ -69,7 +70,7 @@ fn shown(paint: Paint, newest: Option<&Decided>, chosen: &str) -> String {
         vec![member.name.clone(), member.seen.clone(), held, lost]
     };
     let rows: Vec<_> = newest.members.iter().map(row).collect();
-    let mut text = table(paint, &["MEMBER", "SEEN", "HOLDS", "LOST IF PROMOTED"], &rows);
+    let mut text = table(paint, &["MEMBER", "SEEN", "HOLDS", "KNOWN TO BE LOST"], &rows);
     let silent: Vec<&str> = newest.members.iter().filter(|member| held(member).is_none()).map(|member| member.name.as_str()).collect();
     text.push_str(&match lost(&newest.members, chosen) {
         None => format!("\nWhat {chosen} holds is not known: anything may be lost.\n"),

@@ -1,7 +1,7 @@
 //! `status`: one screen that answers what is wrong and what happens next.
 
 use anyhow::Result;
-use crds::annotations::{ASKED, FENCED};
+use crds::annotations::{ASKED, FENCED, counts};
 use crds::conditions::{DEGRADED, PROGRESSING, READY, STALLED};
 use crds::decisions::{Decided, Input};
 use crds::mysql::{MemberStatus, MySQLCluster, MySQLClusterStatus};
@@ -15,6 +15,8 @@ use crate::table::{Paint, short, table};
 
 /// Events that are shown.
 const EVENTS: usize = 8;
+/// Characters of an event that are shown.
+const EVENT_WIDTH: usize = 140;
 
 /// What is shown.
 struct Screen {
@@ -110,8 +112,9 @@ impl Screen {
         if !fenced.is_empty() {
             facts.push(("fenced", self.paint.warn(&fenced.into_iter().collect::<Vec<_>>().join(", "))));
         }
-        let asked = ASKED.iter().filter(|key| **key != FENCED);
-        facts.extend(asked.filter_map(|key| Some(("asked", format!("{key}={}", self.cluster.annotations().get(*key)?)))));
+        let asked = ASKED.iter().filter(|key| **key != FENCED).filter_map(|key| Some((key, self.cluster.annotations().get(*key)?)));
+        let asked = asked.filter(|(key, value)| counts(key, value, status.term));
+        facts.extend(asked.map(|(key, value)| ("asked", format!("{key}={value}"))));
         if let Some(known) = &status.handover {
             facts.push(match &known.refused {
                 Some(refused) => ("refused", self.paint.bad(refused)),
@@ -125,8 +128,8 @@ impl Screen {
         let row = |type_: &str| {
             let condition = status.conditions.iter().find(|condition| condition.type_ == *type_)?;
             let good = (condition.status == "True") == (type_ == READY);
-            // What is as it should be has nothing to add.
-            let message = if good { String::new() } else { condition.message.clone() };
+            // What is as it should be has nothing to add, and the reason is not told twice.
+            let message = if good || condition.message == status.reason { String::new() } else { condition.message.clone() };
             Some(vec![condition.type_.clone(), condition.status.clone(), condition.reason.clone(), message])
         };
         [READY, PROGRESSING, DEGRADED, STALLED].into_iter().filter_map(row).collect()
@@ -155,7 +158,7 @@ impl Screen {
             self.ago(Some(event_time(event))),
             event.reason.clone().unwrap_or_default(),
             about,
-            message.lines().next().unwrap_or_default().to_owned(),
+            cut(message.lines().next().unwrap_or_default()),
         ]
     }
 
@@ -167,6 +170,14 @@ impl Screen {
             seconds @ 7200..172_800 => format!("{}h", seconds / 3600),
             seconds => format!("{}d", seconds / 86400),
         }
+    }
+}
+
+/// Its beginning, if it is long: `kubectl describe` has all of it.
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(EVENT_WIDTH) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
     }
 }
 

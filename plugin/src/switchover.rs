@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use crds::annotations::SWITCHOVER;
+use crds::conditions::PROGRESSING;
 use crds::mysql::{MySQLClusterStatus, TransitionKind};
 use tokio::time::Instant;
 
@@ -38,7 +39,7 @@ pub async fn run(access: &Access, to: Option<&str>, limit: Option<Duration>) -> 
     let look = async || {
         let now = access.cluster().await?.status.unwrap_or_default();
         let end = end(&before, &now, to).or_else(|| refusal(&now, &asked).map(Err));
-        Ok(end.map_or(Look::Going(now.reason), Look::Done))
+        Ok(end.map_or_else(|| Look::Going(going(&now)), Look::Done))
     };
     let outcome = tokio::select! {
         outcome = wait("switchover", limit, look) => outcome,
@@ -73,6 +74,12 @@ fn end(before: &MySQLClusterStatus, now: &MySQLClusterStatus, to: Option<&str>) 
         _ if now.transition.is_none() => Some(Ok(primary.clone())),
         _ => None,
     }
+}
+
+/// What is done, or waited for.
+fn going(now: &MySQLClusterStatus) -> String {
+    let progressing = now.conditions.iter().find(|condition| condition.type_ == PROGRESSING && condition.status == "True");
+    progressing.map_or(&now.reason, |condition| &condition.message).clone()
 }
 
 /// Why what was asked is refused.

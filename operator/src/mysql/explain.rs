@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::annotations::ASKED;
+use crds::annotations::{ASKED, counts};
 use crds::decisions::{Claim, Decided, Input};
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
 use jiff::Timestamp;
@@ -28,6 +28,7 @@ pub fn decided(
     now: Timestamp,
 ) -> Decided {
     let asked = ASKED.iter().filter_map(|key| Some(((*key).to_owned(), cluster.annotations().get(*key)?.clone())));
+    let asked = asked.filter(|(key, value)| counts(key, value, status.term));
     let orders = decision.orders.iter().map(|(ordinal, order)| (desired.member_name(*ordinal), assignment(desired, order)));
     Decided {
         time: format!("{now:.3}"),
