@@ -54,7 +54,7 @@ async fn what_a_person_asks_for_is_done_and_explained() -> Result<()> {
         cluster.acks(1).await?;
 
         // A data directory is discarded and cloned anew on request.
-        says(&["reclone", "orders", "orders-0", "--wait", "200"], "orders-0 is cloned from ").await?;
+        says(&["reclone", "orders", "orders-0", "--wait", "240"], "orders-0 is cloned from ").await?;
         cluster.ready(3).await?;
         cluster.holds(&acknowledged).await
     })
