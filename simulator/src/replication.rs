@@ -194,13 +194,15 @@ impl World {
                 self.acknowledge(member, term, txn, request);
             }
         }
+        self.wake_applier(member);
     }
 
     /// Lets the applier go on, if it runs and has something to do.
     pub fn wake_applier(&mut self, member: u32) {
         let slowness = self.member(member).slowness;
         let Some((mysqld, directory)) = self.running(member) else { return };
-        if !mysqld.applying || mysqld.applier_busy || directory.next_to_apply().is_none() {
+        let next = directory.next_to_apply().filter(|next| !directory.logged.has(*next));
+        if !mysqld.applying || mysqld.applier_busy || next.is_none() {
             return;
         }
         mysqld.applier_busy = true;
@@ -213,9 +215,14 @@ impl World {
     pub fn apply(&mut self, member: u32, run: u64) {
         let Some((mysqld, directory)) = self.running(member).filter(|(mysqld, _)| mysqld.run == run) else { return };
         mysqld.applier_busy = false;
-        if let Some(txn) = directory.next_to_apply().filter(|_| mysqld.applying) {
+        if let Some(txn) = directory.next_to_apply().filter(|next| mysqld.applying && !directory.logged.has(*next)) {
             directory.write(txn);
-            directory.executed.insert(txn);
+            if mysqld.source_enabled {
+                // With semi-sync on, an applier waits for acknowledgements like any client.
+                mysqld.waiting.push_back(Waiting { txn, client: None, acks: 0 });
+            } else {
+                directory.executed.insert(txn);
+            }
             let accounts = self.laws.accounts.get(&txn).copied().unwrap_or(0);
             if let Some((_, directory)) = self.running(member) {
                 directory.accounts |= accounts;

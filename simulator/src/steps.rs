@@ -56,8 +56,10 @@ impl World {
             }
             Step::SemiSync { acks } => {
                 self.change(member, |mysqld, _| {
-                    (mysqld.source_enabled, mysqld.source_acks) = (*acks > 0, (*acks).max(1));
-                    (mysqld.replica_enabled, mysqld.replica_active) = (false, false);
+                    mysqld.source_enabled = *acks > 0;
+                    if *acks > 0 {
+                        (mysqld.source_acks, mysqld.replica_enabled) = (*acks, false);
+                    }
                 });
                 self.release(member);
             }
