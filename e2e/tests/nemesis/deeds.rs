@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::log::Log;
 use crate::plan::{Fault, Step};
 use crate::rig::{Cluster, SYSTEM};
 
@@ -26,31 +27,18 @@ const WHOLE: Duration = Duration::from_secs(60);
 pub struct Nemesis {
     pub cluster: Cluster,
     pub replicas: u32,
-    pub start: Instant,
-    /// What it did, with times.
-    pub log: Vec<String>,
-    /// Says so while it does it: a long run is watched.
-    pub loud: bool,
+    pub log: Log,
     /// The node that is lost now.
     pub lost: Option<String>,
 }
 
 impl Nemesis {
-    /// Writes it down.
-    pub fn note(&mut self, what: &str) {
-        let line = format!("{:8.2} s  {what}", self.start.elapsed().as_secs_f64());
-        if self.loud {
-            eprintln!("{line}");
-        }
-        self.log.push(line);
-    }
-
     /// Does a step, holds it, undoes it. What a fault could not do because an earlier one still lasts is noted and no failure.
     pub async fn step(&mut self, step: &Step) -> Result<()> {
         match timeout(STEP, self.act(step)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => self.note(&format!("  given up: {error:#}")),
-            Err(_) => self.note("  given up: too slow"),
+            Ok(Err(error)) => self.log.note(&format!("  given up: {error:#}")),
+            Err(_) => self.log.note("  given up: too slow"),
         }
         self.heal().await
     }
@@ -105,7 +93,7 @@ impl Nemesis {
             Fault::KillSidecar => self.kill(member, "sidecar").await,
             Fault::KillOperator => {
                 let operator = operator(&lab).await?;
-                self.note(&format!("kill -9 of the operator, {operator}"));
+                self.log.note(&format!("kill -9 of the operator, {operator}"));
                 lab.kill_container(SYSTEM, &operator, "operator").await
             }
             Fault::DeletePrimary => self.delete(&primary, None).await,
@@ -113,15 +101,15 @@ impl Nemesis {
             Fault::DeleteReplicaAtOnce => self.delete(replica, Some(0)).await,
             Fault::FreezePrimary | Fault::FreezeReplica => {
                 let whom = if step.fault == Fault::FreezePrimary { &primary } else { replica };
-                self.note(&format!("freeze {whom} for {hold:.1} s"));
+                self.log.note(&format!("freeze {whom} for {hold:.1} s"));
                 lab.freeze(&namespace, whom).await?;
                 sleep(step.hold).await;
-                self.note(&format!("  thaw {whom}"));
+                self.log.note(&format!("  thaw {whom}"));
                 lab.thaw(&namespace, whom).await
             }
             Fault::IsolatePrimary | Fault::IsolateReplica => {
                 let whom = if step.fault == Fault::IsolatePrimary { &primary } else { replica };
-                self.note(&format!("cut {whom} off from every pod and the API server for {hold:.1} s"));
+                self.log.note(&format!("cut {whom} off from every pod and the API server for {hold:.1} s"));
                 lab.isolate(&namespace, whom).await?;
                 sleep(step.hold).await;
                 Ok(())
@@ -133,7 +121,7 @@ impl Nemesis {
                 order.rotate_left(step.pick % members.len());
                 let (few, many) = order.split_at(middle);
                 let operators_side = if step.pick.is_multiple_of(2) { few } else { many };
-                self.note(&format!("cut {few:?} from {many:?} and the operator from {operators_side:?} for {hold:.1} s"));
+                self.log.note(&format!("cut {few:?} from {many:?} and the operator from {operators_side:?} for {hold:.1} s"));
                 let [few, many, from] = [few, many, operators_side].map(|side| side.iter().map(String::as_str).collect::<Vec<_>>());
                 lab.cut(&namespace, &few, &many).await?;
                 self.cut_operator(&from).await?;
@@ -141,13 +129,13 @@ impl Nemesis {
                 Ok(())
             }
             Fault::OperatorFromPrimary => {
-                self.note(&format!("cut the operator from the primary {primary} for {hold:.1} s"));
+                self.log.note(&format!("cut the operator from the primary {primary} for {hold:.1} s"));
                 self.cut_operator(&[&primary]).await?;
                 sleep(step.hold).await;
                 Ok(())
             }
             Fault::OperatorFromAll => {
-                self.note(&format!("cut the operator from every member for {hold:.1} s"));
+                self.log.note(&format!("cut the operator from every member for {hold:.1} s"));
                 self.cut_operator(&members.iter().map(String::as_str).collect::<Vec<_>>()).await?;
                 sleep(step.hold).await;
                 Ok(())
@@ -155,7 +143,7 @@ impl Nemesis {
             Fault::LosePrimarysNode => self.lose_node(&primary, step.hold * NODE_FACTOR).await,
             Fault::LoseAnyNode => self.lose_node(member, step.hold * NODE_FACTOR).await,
             Fault::PauseApi => {
-                self.note(&format!("pause the API server for {hold:.1} s"));
+                self.log.note(&format!("pause the API server for {hold:.1} s"));
                 lab.pause_api()?;
                 sleep(step.hold).await;
                 lab.resume_api()
@@ -164,12 +152,12 @@ impl Nemesis {
                 self.whole(WHOLE).await.context("no volume is lost while another member is not whole")?;
                 let replica = &replicas[step.pick % replicas.len()];
                 ensure!(self.cluster.primary().await? != *replica, "{replica} leads by now");
-                self.note(&format!("lose the volume of {replica}"));
+                self.log.note(&format!("lose the volume of {replica}"));
                 lab.lose_pvc(&namespace, &format!("data-{replica}")).await
             }
             Fault::SwitchOver => {
                 let request = format!("any@{}", self.cluster.status().await?.term);
-                self.note(&format!("ask for a switchover from {primary}: {request}"));
+                self.log.note(&format!("ask for a switchover from {primary}: {request}"));
                 let patch = json!({"metadata": {"annotations": {"understudy.dev/switchover": request}}});
                 self.cluster.api().patch(&self.cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
                 Ok(())
@@ -187,12 +175,12 @@ impl Nemesis {
     }
 
     async fn kill(&mut self, member: &str, container: &str) -> Result<()> {
-        self.note(&format!("kill -9 of process 1 of {container} in {member}"));
+        self.log.note(&format!("kill -9 of process 1 of {container} in {member}"));
         self.lab().kill_container(&self.cluster.namespace, member, container).await
     }
 
     async fn delete(&mut self, member: &str, grace: Option<u32>) -> Result<()> {
-        self.note(&format!("delete pod {member}, {}", if grace.is_some() { "without grace" } else { "with its grace" }));
+        self.log.note(&format!("delete pod {member}, {}", if grace.is_some() { "without grace" } else { "with its grace" }));
         let how = DeleteParams { grace_period_seconds: grace, ..Default::default() };
         self.cluster.pods().delete(member, &how).await?;
         Ok(())
@@ -201,11 +189,11 @@ impl Nemesis {
     async fn lose_node(&mut self, member: &str, hold: Duration) -> Result<()> {
         let pod = self.cluster.pods().get(member).await?;
         let node = pod.spec.and_then(|spec| spec.node_name).context("no node yet")?;
-        self.note(&format!("lose {node} with {member} for {:.1} s", hold.as_secs_f64()));
+        self.log.note(&format!("lose {node} with {member} for {:.1} s", hold.as_secs_f64()));
         self.lost = Some(node.clone());
         self.lab().lose_node(&node).await?;
         sleep(hold).await;
-        self.note(&format!("  {node} returns"));
+        self.log.note(&format!("  {node} returns"));
         self.lab().return_node(&node).await?;
         self.lost = None;
         Ok(())

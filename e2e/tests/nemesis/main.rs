@@ -11,6 +11,7 @@
 mod chance;
 mod clients;
 mod deeds;
+mod log;
 mod plan;
 #[path = "../mysql/rig.rs"]
 #[allow(dead_code, reason = "the other suite uses the rest")]
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use clients::{Clients, elements};
 use deeds::Nemesis;
+use log::Log;
 use plan::Step;
 use rig::{Cluster, eventually, on_stage};
 use terms::Terms;
@@ -40,8 +42,6 @@ const CLIENTS: usize = 6;
 const AFTERWARDS: u64 = 100;
 /// Whatever the last fault did is in the status after this time: only then can the status be believed.
 const NOTICED: Duration = Duration::from_secs(6);
-/// What follows the last fault is waited for this long.
-const RECOVERY: Duration = Duration::from_secs(240);
 /// Members that are ready hold the same within this time: they lag by less than a second, and are asked one after the other.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// Anomalies that are printed; a lost list has hundreds.
@@ -85,13 +85,14 @@ async fn run(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: im
     #[allow(clippy::disallowed_methods, reason = "a test's clock")]
     let begin = jiff::Timestamp::now();
     let start = Instant::now();
-    let terms = Terms::watch(cluster.api(), &cluster.name, start);
+    let log = Log::new(start, text("MINUTES").is_some());
+    let terms = Terms::watch(cluster.api(), &cluster.name, log.clone());
     let clients = Clients::start(&application, CLIENTS, start);
-    let mut nemesis = Nemesis { cluster: cluster.clone(), replicas, start, log: vec![], loud: text("MINUTES").is_some(), lost: None };
+    let mut nemesis = Nemesis { cluster: cluster.clone(), replicas, log: log.clone(), lost: None };
     let outcome = verdict(&mut nemesis, &application, clients, terms, long, plan).await;
     nemesis.heal().await?;
     if outcome.is_err() {
-        say(&format!("what was done, in seconds since {begin}:\n{}", nemesis.log.join("\n")));
+        say(&format!("what was done, in seconds since {begin}:\n{}", log.text()));
     }
     outcome
 }
@@ -106,7 +107,7 @@ async fn verdict(
 ) -> Result<()> {
     let mut faults = 0;
     for step in plan {
-        if nemesis.start.elapsed() >= long {
+        if nemesis.log.start.elapsed() >= long {
             break;
         }
         nemesis.step(&step).await?;
@@ -117,12 +118,12 @@ async fn verdict(
             None => drop(nemesis.whole(Duration::from_secs(30)).await),
         }
     }
-    nemesis.note("all faults are over");
+    nemesis.log.note("all faults are over");
     sleep(NOTICED).await;
     let over = Instant::now();
-    nemesis.whole(RECOVERY).await.context("I12: faults are over")?;
+    nemesis.whole(rig::patience()).await.context("I12: faults are over")?;
     let recovery = over.elapsed();
-    nemesis.note(&format!("whole again after {:.1} s", recovery.as_secs_f64()));
+    nemesis.log.note(&format!("whole again after {:.1} s", recovery.as_secs_f64()));
     let enough = clients.attempts() + AFTERWARDS;
     eventually("clients to write again", || async {
         ensure!(clients.attempts() >= enough, "{} of {enough} statements", clients.attempts());

@@ -1,4 +1,4 @@
-//! Who was primary of which term: every status that the operator wrote, by a watch.
+//! Who was primary of which term, and what the operator said: every status that it wrote, by a watch.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::log::Log;
 use crate::rig::eventually;
 
 pub struct Terms {
@@ -21,18 +22,24 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Watches from now on; times count from `start`.
-    pub fn watch(api: Api<MySQLCluster>, name: &str, start: Instant) -> Self {
+    /// Watches from now on.
+    pub fn watch(api: Api<MySQLCluster>, name: &str, log: Log) -> Self {
+        let start = log.start;
         let seen = Arc::<Mutex<Vec<Tenure>>>::default();
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let found = seen.clone();
         let task = tokio::spawn(async move {
             let mut objects = watcher(api, config).default_backoff().applied_objects().boxed();
-            let mut before = Duration::ZERO;
+            let (mut before, mut said) = (Duration::ZERO, String::new());
             loop {
                 // The watcher begins again by itself after an error.
                 let Ok(object) = objects.try_next().await else { continue };
                 let Some(object) = object else { return };
+                let now = object.status.as_ref().map(story).unwrap_or_default();
+                if now != said {
+                    log.note(&format!("    {now}"));
+                    said = now;
+                }
                 let mut tenures = found.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(tenure) = object.status.and_then(|status| tenure(&status, start, before))
                     && !tenures.iter().any(|known| (known.term, &known.member) == (tenure.term, &tenure.member))
@@ -56,6 +63,13 @@ impl Terms {
         self.task.abort();
         Ok(seen())
     }
+}
+
+/// A status in one line.
+fn story(status: &MySQLClusterStatus) -> String {
+    let MySQLClusterStatus { state, reason, ready, term, primary, acks, ack_set, .. } = status;
+    let set: Vec<_> = ack_set.iter().map(|member| member.name.as_str()).collect();
+    format!("{state}: {reason} (term {term}, {}, {ready} ready, acks {acks} of {set:?})", primary.as_deref().unwrap_or("nobody"))
 }
 
 /// Whom this status lets acknowledge writes. A claim without a transition was made after the status `before` it at the earliest.

@@ -21,6 +21,7 @@ use crate::stage::{NAME, on_stage, wait_for};
 use crate::table::{median, spread};
 use crate::writer::Writer;
 
+/// Of each blow; `RUNS` in the environment goes before it.
 const RUNS: usize = 30;
 const MEMBERS: usize = 3;
 /// Writes go on again within this time, or the run is no measurement.
@@ -39,9 +40,10 @@ enum Blow {
 }
 
 pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
+    let runs: usize = std::env::var("RUNS").map_or(Ok(RUNS), |text| text.parse()).context("RUNS must be a number")?;
     on_stage(lab, MEMBERS, |namespace| async move {
         let application = Application::of(lab, &namespace, NAME).await?;
-        let floor = ui.step("re-routes of a Service, the floor", floor(lab, &namespace, &application)).await?;
+        let floor = ui.step("re-routes of a Service, the floor", floor(lab, &namespace, &application, runs)).await?;
         let writer = Writer::start(&application).await?;
         for (blow, what, goal) in [
             (Blow::Crash, "gap: crash of mysqld", "p50 <= 300, p99 <= 1000"),
@@ -50,8 +52,8 @@ pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
             (Blow::SwitchOver, "gap: planned switchover", "p50 <= 100, p99 <= 250"),
         ] {
             let mut gaps = Vec::new();
-            for run in 1..=RUNS {
-                let gap = ui.step(&format!("{what}, run {run} of {RUNS}"), strike(lab, &namespace, blow, &writer)).await?;
+            for run in 1..=runs {
+                let gap = ui.step(&format!("{what}, run {run} of {runs}"), strike(lab, &namespace, blow, &writer)).await?;
                 ui.say(&format!("  {:.1} ms", gap.as_secs_f64() * 1e3));
                 gaps.push(gap);
             }
@@ -114,7 +116,7 @@ async fn thaw(lab: &Lab, namespace: &str, pod: &str) {
 }
 
 /// Median of the time from the write that swaps the address to a client logged in at the other member, and one more write: the claim.
-async fn floor(lab: &Lab, namespace: &str, application: &Application) -> Result<Duration> {
+async fn floor(lab: &Lab, namespace: &str, application: &Application, runs: usize) -> Result<Duration> {
     let client = lab.client();
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
     let services = Api::<Service>::namespaced(client.clone(), namespace);
@@ -136,7 +138,7 @@ async fn floor(lab: &Lab, namespace: &str, application: &Application) -> Result<
     };
     let apply = PatchParams::apply("bench").force();
     let (mut swaps, mut writes) = (Vec::new(), Vec::new());
-    for run in 0..=RUNS {
+    for run in 0..=runs {
         let (name, member) = &members[run % 2];
         let start = Instant::now();
         slices.patch("floor", &apply, &Patch::Apply(slice(member))).await?;
