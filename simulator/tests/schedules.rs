@@ -46,7 +46,9 @@ fn every_mutation_still_has_its_place() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mutations = list(root).unwrap();
     assert!(mutations.len() >= 15);
+    let page = std::fs::read_to_string(root.join("docs/simulator.md")).unwrap();
     for mutation in mutations {
+        assert!(page.contains(&format!("| {} | {} |", mutation.name, mutation.breaks)), "docs/simulator.md does not list: {}", mutation.name);
         let source = std::fs::read_to_string(root.join(&mutation.file)).unwrap();
         assert_ne!(mutation.apply(&source).unwrap(), source, "{} changes nothing", mutation.name);
     }
