@@ -48,7 +48,11 @@ fn every_mutation_still_has_its_place() {
     assert!(mutations.len() >= 15);
     let page = std::fs::read_to_string(root.join("docs/simulator.md")).unwrap();
     for mutation in mutations {
-        assert!(page.contains(&format!("| {} | {} |", mutation.name, mutation.breaks)), "docs/simulator.md does not list: {}", mutation.name);
+        assert!(
+            page.contains(&format!("| {} | {} |", mutation.name, mutation.breaks)),
+            "docs/simulator.md does not list: {}",
+            mutation.name
+        );
         let source = std::fs::read_to_string(root.join(&mutation.file)).unwrap();
         assert_ne!(mutation.apply(&source).unwrap(), source, "{} changes nothing", mutation.name);
     }
