@@ -134,8 +134,7 @@ fn explain(view: &View<'_>, old: u32, positions: &[(u32, GtidSet)], waiting: &[u
         return Decision::new(view, State::FailingOver, format!("{name} is lost; waiting for {names} to stop receiving"))
             .progressing(Some(CHANGING));
     }
-    let silent: Vec<String> =
-        view.observed.members.keys().filter(|o| !view.speaks(**o)).map(|o| view.desired.member_name(*o)).collect();
+    let silent: Vec<String> = view.observed.members.keys().filter(|o| !view.speaks(**o)).map(|o| view.desired.member_name(*o)).collect();
     if !silent.is_empty() && !safe {
         let reason = format!("{name} is lost; waiting for {} to answer", silent.join(", "));
         let mut decision = Decision::new(view, State::FailingOver, reason).progressing(Some(SETTLING));
