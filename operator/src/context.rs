@@ -23,8 +23,8 @@ use crate::watches::{Caches, ClusterRef};
 
 /// A failed reconcile is tried again after this, then ever later.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// Jitter adds up to as much again.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Jitter adds up to as much again. Not longer: when the API server is back, a lost primary waits for this.
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// How long the first pass listens to members before it decides.
 pub const LISTEN: Duration = Duration::from_millis(SILENCE_MILLIS);

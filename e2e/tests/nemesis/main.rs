@@ -137,7 +137,8 @@ async fn verdict(
     let stopped = Instant::now();
     let members = same(&nemesis.cluster, application, &history).await?;
     let equal = stopped.elapsed();
-    say(&format!("nemesis: {faults} faults, terms up to {}, whole again after {:.1} s; {history}", status.term, recovery.as_secs_f64()));
+    let (whole, equal) = (recovery.as_secs_f64(), equal.as_secs_f64());
+    say(&format!("nemesis: {faults} faults, terms up to {}, whole again after {whole:.1} s, equal {equal:.1} s later; {history}", status.term));
     report(&history, &history::check(&history, &members))
 }
 

@@ -8,6 +8,10 @@ use sidecar_protocol::SILENCE_MILLIS;
 use sidecar_protocol::mysql::{Data, Process};
 
 use super::{View, acks};
+
+/// A primary that was told to open a moment ago is given this long, in milliseconds: its replicas have not been with it yet, so they cannot
+/// have lost it.
+const OPENING_MILLIS: i64 = 10_000;
 use crate::mysql::observed::Seen;
 
 /// What is wrong with the primary.
@@ -38,7 +42,8 @@ pub fn of(view: &View<'_>, primary: u32) -> Alarm {
     let quiet = match &member.report {
         Seen::Silent { since } => {
             let silent = view.now.as_millisecond() - since.as_millisecond();
-            if silent < i64::try_from(SILENCE_MILLIS).unwrap_or(i64::MAX) {
+            let opening = view.status.transition.as_ref().is_some_and(|change| change.promoting);
+            if silent < if opening { OPENING_MILLIS } else { i64::try_from(SILENCE_MILLIS).unwrap_or(i64::MAX) } {
                 return Alarm::Unsure(format!("{name} does not answer"));
             }
             format!("{name} does not answer")

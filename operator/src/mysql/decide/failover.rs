@@ -65,8 +65,9 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     let fit = |ordinal: u32| !view.is_fenced(ordinal) && !view.is_errant(ordinal, old);
     let holds_all = |held: &GtidSet| voters.iter().all(|(_, other)| held.contains(other));
     let complete = voters.iter().filter(|(ordinal, held)| fit(*ordinal) && holds_all(held)).map(|(ordinal, _)| *ordinal);
-    // Better one that stays than one that leaves with a smaller cluster.
-    let best = complete.min_by_key(|ordinal| (*ordinal >= view.desired.replicas, *ordinal));
+    // Better one that stays than one that leaves with a smaller cluster, and one that has little left to apply.
+    let unapplied = |ordinal: u32| view.held(ordinal).zip(view.executed(ordinal)).map_or(0, |(held, executed)| held.minus(executed).count());
+    let best = complete.min_by_key(|ordinal| (*ordinal >= view.desired.replicas, unapplied(*ordinal), *ordinal));
     let consented = named.or_else(|| consented(view)).filter(|ordinal| *ordinal == old || stopped(*ordinal));
     if let Some(to) = consented.filter(|ordinal| stopped(*ordinal) && waiting.is_empty()) {
         return lead(view, change, to, Why::Consent);
@@ -208,7 +209,10 @@ pub fn stuck(view: &View<'_>, primary: u32, alarm: &Alarm, mut decision: Decisio
         || "no replica had to acknowledge".to_owned(),
         |quorum| {
             let set = view.status.ack_set.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
-            format!("{quorum} of {set} must be asked, {} answer", alarm::voters(view, primary).len())
+            match set.is_empty() {
+                true => "no replica had caught up with it".to_owned(),
+                false => format!("{quorum} of {set} must be asked, {} answer", alarm::voters(view, primary).len()),
+            }
         },
     );
     decision.state = State::Lost;
