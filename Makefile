@@ -16,7 +16,7 @@ DENY    := $(TOOLS)/bin/cargo-deny
 IN_LAB  := $(shell awk '/^name =/ {gsub(/"/, ""); name = $$3} /required-features = ."lab"./ {print "--test", name}' e2e/Cargo.toml)
 LAB_LOG := $(or $(TMPDIR),/tmp)/understudy-lab-down.log
 
-.PHONY: demo test lint generate bench lab-up lab-down help
+.PHONY: demo test lint generate bench simulate mutants nemesis plugin lab-up lab-down help
 
 help: ## What there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -49,8 +49,21 @@ generate: ## What is made from the types: CRDs, their copy in the chart, the ref
 	cp crds/yaml/*.yaml charts/understudy/crds/
 	cargo run -q --locked --bin generate reference docs/reference.md
 
-bench: lab-up ## Measure, each figure beside its floor from the same run.
-	cargo run --release --locked --bin bench
+bench: lab-up ## Measure, each figure beside its floor from the same run; WHAT="gaps idle" is a part of it.
+	cargo run --release --locked --bin bench -- $(WHAT)
+
+simulate: ## N schedules of faults against the real decisions, beyond the 20000 of the test command: N=1000000 for a night.
+	cargo run -q --locked -p simulator --bin simulate -- --from 20000 --seeds $(or $(N),100000) --threads $(shell nproc)
+
+mutants: ## Bugs put back one at a time: the simulation must find each.
+	cargo run -q --locked -p simulator --bin mutants
+
+nemesis: lab-up ## Faults for MINUTES while clients write, then the checker; SEED, MEMBERS and FAULTS as a failure printed them.
+	@# What is given to make is given to it.
+	cargo test --locked --workspace --features e2e/lab --test nemesis -- --nocapture
+
+plugin: ## Install kubectl understudy for yourself.
+	cargo install --locked --path plugin
 
 lab-up: ## A real Kubernetes of NODES nodes on this machine, as root.
 	$(LAB) up --nodes $(NODES)

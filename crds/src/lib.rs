@@ -1,8 +1,10 @@
-//! What the user writes: one custom resource an engine, its admission rules, its status.
+//! What the user writes and reads: one custom resource an engine, its admission rules, its status, the record of decisions.
 //!
 //! `yaml/` is generated from here (`make generate`) and CI compares it. Nothing in this package decides anything.
 
+pub mod annotations;
 pub mod conditions;
+pub mod decisions;
 pub mod mysql;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

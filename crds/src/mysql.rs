@@ -355,6 +355,9 @@ pub struct MySQLClusterStatus {
     /// A change of primary that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transition: Option<Transition>,
+    /// The hand-over that was asked for last, while it waits or when it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<HandoverRequest>,
     /// Replicas whose acknowledgement counts for semi-sync; a joining member is written here before it counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ack_set: Vec<AckMember>,
@@ -385,7 +388,7 @@ pub struct Transition {
     /// Pod name of the member that gives the role up; absent when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Pod name of the member that gets it; absent while a failover still reads positions.
+    /// Pod name of the member that gets it; absent while a failover still reads positions, unless a person named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// The target may have been told to open: from here on there is no way back.
@@ -393,6 +396,19 @@ pub struct Transition {
     pub promoting: bool,
     /// When it began, RFC 3339.
     pub since: String,
+}
+
+/// A hand-over that was asked for and has not begun.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HandoverRequest {
+    /// What asked for it: the annotation's text, or what the operator is about to do.
+    pub request: String,
+    /// Since when it waits, RFC 3339.
+    pub since: String,
+    /// Why it was refused; the same request is not considered again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// A replica whose acknowledgement counts, and which data directory of it: a member that lost its volume is another one.
@@ -412,7 +428,7 @@ pub enum TransitionKind {
     Initialise,
     /// Planned; rolls back when it cannot finish in time.
     Switchover,
-    /// The old primary's data is gone.
+    /// The old primary is lost: its process, its pod, its volume, or all contact with it.
     Failover,
     /// A switchover that could not finish in time; the next one waits a while.
     TakenBack,
@@ -431,6 +447,12 @@ pub struct MemberStatus {
     /// Donor of the clone that filled its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned_from: Option<String>,
+    /// `@@server_uuid` of its data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_uuid: Option<String>,
+    /// File on its volume with the newest transactions that only it held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
     /// Server version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

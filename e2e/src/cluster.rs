@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::pki::Pki;
 use crate::process::{Component, Process, kill_all};
 use crate::ui::Ui;
-use crate::{host, images, run};
+use crate::{host, images, node, run};
 
 /// A control plane of which something is broken is seen within this time.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -51,6 +51,7 @@ pub async fn up(dirs: &Dirs, nodes: usize, ui: &Ui) -> Result<()> {
         fs::write(dirs.lab.join("boot-id"), boot_id()?)?;
     }
     ui.step("network", network::up(dirs, nodes)).await?;
+    node::weigh_pods()?;
     let pki = Pki::open(&dirs.lab.join("pki"))?;
     // A component that ended at once explains more than the wait that it spoilt.
     ui.step("control plane", control_plane(dirs, &pki)).await.map_err(|error| stopped(dirs).err().unwrap_or(error))?;

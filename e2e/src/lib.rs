@@ -2,17 +2,21 @@
 //!
 //! - [`Lab`]: attach to the lab that `lab up` started; clients, helm, and the faults a test can cause (`nemesis`).
 //! - [`ControlPlane`]: etcd and kube-apiserver for one test, no root needed.
+//! - [`history`]: what clients saw under faults, and the checker of it; [`Application`]: their way in.
+//! - [`Plugin`]: `kubectl understudy` as a user runs it.
 //! - [`TestNamespace`]: a namespace under Pod Security *restricted* that tells its story when the test fails.
 //!
 //! The rest is how the lab is made, from the ground up: [`dirs`] and [`run`] (paths, commands), [`host`] (packages), [`binaries`] and
 //! [`images`] (built once, cached outside the checkout), [`pki`], [`network`], [`process`], [`node`], [`cluster`] (up and down),
 //! [`provisioner`] and [`volumes`]. What Understudy itself does is not here: this crate knows Kubernetes, not the operator.
 
+mod application;
 pub mod audit;
 pub mod binaries;
 pub mod cluster;
 pub mod control_plane;
 pub mod dirs;
+pub mod history;
 pub mod host;
 pub mod images;
 mod lab;
@@ -21,12 +25,15 @@ mod nemesis;
 pub mod network;
 pub mod node;
 pub mod pki;
+mod plugin;
 pub mod process;
 pub mod provisioner;
 pub mod run;
 pub mod ui;
 pub mod volumes;
 
+pub use application::Application;
 pub use control_plane::ControlPlane;
 pub use lab::Lab;
 pub use namespace::TestNamespace;
+pub use plugin::Plugin;

@@ -54,11 +54,16 @@ impl Lab {
     /// Drops every packet between the pods of `left` and those of `right`, in both directions and on open connections too. Addresses
     /// count as they are now: a pod that is replaced is not cut off any more.
     pub async fn cut(&self, namespace: &str, left: &[&str], right: &[&str]) -> Result<()> {
+        self.cut_between((namespace, left), (namespace, right)).await
+    }
+
+    /// The same between pods of two namespaces; the cut belongs to the first.
+    pub async fn cut_between(&self, (namespace, left): (&str, &[&str]), (other, right): (&str, &[&str])) -> Result<()> {
         for a in left {
             for b in right {
-                let (a, b) = (self.pod_ip(namespace, a).await?, self.pod_ip(namespace, b).await?);
-                self.drop_packets(&["-s", &a, "-d", &b]).await?;
-                self.drop_packets(&["-s", &b, "-d", &a]).await?;
+                let (a, b) = (self.pod_ip(namespace, a).await?, self.pod_ip(other, b).await?);
+                self.drop_packets(namespace, &["-s", &a, "-d", &b]).await?;
+                self.drop_packets(namespace, &["-s", &b, "-d", &a]).await?;
             }
         }
         Ok(())
@@ -70,28 +75,49 @@ impl Lab {
         let ip = self.pod_ip(namespace, pod).await?;
         // Both interfaces are given only for packets from pod to pod.
         for direction in ["-s", "-d"] {
-            self.drop_packets(&["-i", ANY_BRIDGE, "-o", ANY_BRIDGE, direction, &ip]).await?;
+            self.drop_packets(namespace, &["-i", ANY_BRIDGE, "-o", ANY_BRIDGE, direction, &ip]).await?;
         }
-        self.drop_packets(&["-s", &ip, "-m", "conntrack", "--ctstate", "NEW"]).await?;
+        self.drop_packets(namespace, &["-s", &ip, "-m", "conntrack", "--ctstate", "NEW"]).await?;
         self.cut_from_api(namespace, pod).await
     }
 
     /// Drops every packet from and to a pod: probes fail as well, and clients on the host see it vanish.
     pub async fn silence(&self, namespace: &str, pod: &str) -> Result<()> {
         let ip = self.pod_ip(namespace, pod).await?;
-        self.drop_packets(&["-s", &ip]).await?;
-        self.drop_packets(&["-d", &ip]).await
+        self.drop_packets(namespace, &["-s", &ip]).await?;
+        self.drop_packets(namespace, &["-d", &ip]).await
     }
 
     /// Cuts a pod off from the API server alone.
     pub async fn cut_from_api(&self, namespace: &str, pod: &str) -> Result<()> {
         let ip = self.pod_ip(namespace, pod).await?;
-        self.drop_packets(&["-p", "tcp", "-s", &ip, "-d", HOST, "--dport", "6443"]).await
+        self.drop_packets(namespace, &["-p", "tcp", "-s", &ip, "-d", HOST, "--dport", "6443"]).await
     }
 
-    /// Ends every cut, isolation and silence. Lost nodes stay lost.
+    /// Ends every cut, isolation and silence, of every test. Lost nodes stay lost.
     pub async fn heal(&self) -> Result<()> {
         iptables("mangle", &["-F", CUTS]).await
+    }
+
+    /// Ends the cuts, isolations and silences that were asked for in this namespace; those of other tests stay.
+    pub async fn heal_namespace(&self, namespace: &str) -> Result<()> {
+        let rules = run::output(run::command("iptables").args(["-w", "10", "-t", "mangle", "-S", CUTS])).await?;
+        for rule in rules.lines().filter(|rule| rule.split([' ', '"']).any(|word| word == namespace)) {
+            let rule: Vec<_> = rule.split_whitespace().skip(1).map(|word| word.trim_matches('"')).collect();
+            iptables("mangle", &[&["-D"], &rule[..]].concat()).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the API server where it stands: it answers nobody, and its connections stay open. Nothing of this library that asks it
+    /// works until [`Lab::resume_api`].
+    pub fn pause_api(&self) -> Result<()> {
+        self.api_server()?.signal(Signal::STOP)
+    }
+
+    /// Lets a paused API server go on.
+    pub fn resume_api(&self) -> Result<()> {
+        self.api_server()?.signal(Signal::CONT)
     }
 
     /// Pulls a node's plug: kubelet, containerd and all containers end at once, and its pods' addresses fall silent.
@@ -183,8 +209,13 @@ impl Lab {
         found.status.and_then(|status| status.pod_ip).with_context(|| format!("pod {pod} has no address yet"))
     }
 
-    async fn drop_packets(&self, matching: &[&str]) -> Result<()> {
-        iptables("mangle", &[&["-A", CUTS], matching, &["-j", "DROP"]].concat()).await
+    fn api_server(&self) -> Result<Process> {
+        Process::recorded(self.dirs(), "apiserver").context("the lab's API server does not run")
+    }
+
+    /// The comment says whose rule it is.
+    async fn drop_packets(&self, namespace: &str, matching: &[&str]) -> Result<()> {
+        iptables("mangle", &[&["-A", CUTS], matching, &["-m", "comment", "--comment", namespace, "-j", "DROP"]].concat()).await
     }
 
     async fn forget_silence(&self, subnet: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::binaries::kube_path;
 use crate::dirs::{Dirs, write_config};
@@ -13,6 +13,8 @@ use crate::pki::Pki;
 use crate::process::Component;
 use crate::run;
 
+/// Of the CPU; a process of the host has 1024.
+const POD_SHARES: &str = "4096";
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A node of the lab; the first has index 1.
@@ -179,6 +181,8 @@ runtime_type = "io.containerd.runc.v2"
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "serializeImagePulls": false,
+            // Tests kill the same container again and again: a back-off of minutes would be all that they wait for.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
         })
         .to_string()
     }
@@ -213,6 +217,17 @@ pub fn remove_traces(dirs: &Dirs) -> Result<()> {
     }
     for dir in ["/run/containerd/runc", "/run/containerd", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers"] {
         remove_empty(std::path::Path::new(dir));
+    }
+    Ok(())
+}
+
+/// Gives all pods together the weight of many processes. In the first version of cgroups every process of the host weighs as much as the one
+/// group that holds all pods, so that a single compiler beside it leaves them next to nothing.
+pub fn weigh_pods() -> Result<()> {
+    let group = PathBuf::from("/sys/fs/cgroup/cpu/k8s.io");
+    if group.parent().is_some_and(|cpu| cpu.join("cpu.shares").exists()) {
+        fs::create_dir_all(&group)?;
+        fs::write(group.join("cpu.shares"), POD_SHARES).context("the weight of the pods")?;
     }
     Ok(())
 }

@@ -151,7 +151,9 @@ async fn cut_pods_lose_even_open_connections_and_only_those_that_were_cut() -> R
         assert!(!asks("actor-0", "actor-1.actor").await && !asks("actor-1", "actor-0.actor").await);
         assert!(asks("actor-0", "actor-2.actor").await && asks("actor-2", "actor-1.actor").await, "others are not cut");
         ready(&lab, &namespace, 3).await.context("probes go on")?;
-        lab.heal().await?;
+        lab.heal_namespace("somebody-else").await?;
+        assert!(!asks("actor-0", "actor-1.actor").await, "another test's cuts are not healed");
+        lab.heal_namespace(&namespace).await?;
         assert!(asks("actor-0", "actor-1.actor").await);
 
         lab.isolate(&namespace, "actor-2").await?;
@@ -198,6 +200,19 @@ async fn a_lost_node_goes_silent_and_comes_back_with_its_data() -> Result<()> {
         .await
     })
     .await
+}
+
+#[tokio::test]
+async fn a_paused_api_server_answers_nobody_until_it_goes_on() -> Result<()> {
+    let (_alone, lab) = lab().await?;
+    let asked = async || tokio::time::timeout(Duration::from_secs(2), lab.client().apiserver_version()).await;
+    assert!(asked().await.is_ok());
+    lab.pause_api()?;
+    let paused = asked().await;
+    lab.resume_api()?;
+    assert!(paused.is_err(), "a paused API server does not even refuse: {paused:?}");
+    assert!(asked().await.context("it goes on")?.is_ok());
+    Ok(())
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use crds::decisions::{self, Decided};
 use crds::mysql::MySQLCluster;
 use e2e::ControlPlane;
 use hyper::{Method, Request, Response};
@@ -156,7 +157,7 @@ impl Stage {
         Ok(Operator { runtime: Some(runtime), stop, task })
     }
 
-    /// What a cluster has, by name, with the hash of what was applied.
+    /// What a cluster has, by name, with the hash of what was applied; the record of decisions is written when there is time.
     async fn objects(&self) -> Result<BTreeMap<String, String>> {
         let mut all = BTreeMap::new();
         let applied = |metadata: &kube::core::ObjectMeta| {
@@ -173,7 +174,7 @@ impl Stage {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
             let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), NAMESPACE, &resource);
-            for object in api.list(&ListParams::default().labels("understudy.dev/cluster")).await?.items {
+            for object in api.list(&ListParams::default().labels("understudy.dev/cluster,!understudy.dev/record")).await?.items {
                 let (name, hash) = applied(&object.metadata);
                 all.insert(format!("{kind} {name}"), hash);
             }
@@ -182,6 +183,23 @@ impl Stage {
             all.insert(format!("Secret {}", secret.name_any()), String::new());
         }
         Ok(all)
+    }
+
+    /// The record of decisions, oldest first.
+    async fn record(&self, name: &str) -> Result<Option<Vec<Decided>>> {
+        let map = self.api::<ConfigMap>().get_opt(&decisions::name(name)).await?;
+        let text = map.and_then(|map| map.data?.remove(decisions::KEY));
+        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
+    }
+
+    /// Merges `patch` into the spec.
+    async fn merge(&self, name: &str, patch: serde_json::Value) -> Result<()> {
+        self.clusters().patch(name, &PatchParams::default(), &Patch::Merge(&json!({"spec": patch}))).await?;
+        Ok(())
+    }
+
+    async fn hibernate(&self, name: &str, hibernate: bool) -> Result<()> {
+        self.merge(name, json!({"hibernate": hibernate})).await
     }
 
     async fn settled(&self, name: &str) -> Result<()> {
@@ -302,6 +320,153 @@ async fn a_crash_after_any_write_is_resumed() -> Result<()> {
         mine.map(|key| key.replace(name, "").split("-config-").next().unwrap_or_default().to_owned()).collect()
     };
     assert_eq!(of("whole"), of("broken"));
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_are_recorded_across_restarts_and_an_idle_cluster_writes_nothing() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    let newest = |state: &'static str| {
+        let stage = &stage;
+        async move {
+            eventually(&format!("the decision {state} is recorded"), || async {
+                let record = stage.record("orders").await?;
+                Ok(record.filter(|record| record.last().is_some_and(|last| last.state == state)))
+            })
+            .await
+        }
+    };
+    let first = newest("Creating").await?;
+    let map = stage.api::<ConfigMap>().get("orders-decisions").await?;
+    let cluster = stage.clusters().get("orders").await?;
+    assert_eq!(map.owner_references().iter().map(|owner| Some(owner.uid.clone())).collect::<Vec<_>>(), [cluster.uid()]);
+    assert_eq!(map.labels().get("understudy.dev/cluster").map(String::as_str), Some("orders"));
+
+    stage.hibernate("orders", true).await?;
+    let asleep = newest("Hibernated").await?;
+    assert!(asleep.starts_with(&first) && asleep.len() > first.len(), "{first:?} {asleep:?}");
+    operator.stop().await?;
+
+    // An operator that finds nothing new writes nothing, and does not wake itself by what it wrote.
+    let version = |map: &ConfigMap| map.resource_version();
+    let before = stage.api::<ConfigMap>().get("orders-decisions").await?;
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(version(&stage.api::<ConfigMap>().get("orders-decisions").await?), version(&before));
+    let idle = writes.done.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(writes.done.load(Ordering::SeqCst), idle, "an idle cluster costs no write");
+
+    stage.hibernate("orders", false).await?;
+    let awake = newest("Creating").await?;
+    assert!(awake.starts_with(&asleep) && awake.len() > asleep.len(), "it goes on where it ended: {asleep:?} {awake:?}");
+    // Nobody prunes it: it is not among what is applied.
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(stage.record("orders").await?.unwrap_or_default(), awake);
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_config_map_of_somebody_else_is_not_taken_for_the_record() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let theirs: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "orders-decisions"}, "data": {"decisions.json": "mine"}}))?;
+    stage.api::<ConfigMap>().create(&PostParams::default(), &theirs).await?;
+    let operator = stage.operator(&Writes::new(usize::MAX)).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(stage.api::<ConfigMap>().get("orders-decisions").await?.data, theirs.data);
+    // Its place is free: the record is written although the first attempts failed.
+    stage.api::<ConfigMap>().delete("orders-decisions", &DeleteParams::default()).await?;
+    eventually("the record is written", || async { stage.record("orders").await }).await?;
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_and_changed_back_while_nobody_looked_changes_nothing() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let operator = stage.operator(&Writes::new(usize::MAX)).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    sleep(Duration::from_secs(1)).await;
+    operator.stop().await?;
+    let (whole, set) = (stage.objects().await?, stage.api::<StatefulSet>().get("orders").await?);
+
+    // Up and down, down and up, on and off: an operator that had seen only the middle would delete members.
+    for spec in [
+        json!({"replicas": 5}),
+        json!({"replicas": 1}),
+        json!({"replicas": 3}),
+        json!({"hibernate": true}),
+        json!({"hibernate": false}),
+        json!({"config": {"max_connections": 50}, "services": {"read": {"annotations": {"shop/tier": "gold"}}}}),
+        json!({"config": {"max_connections": null}, "services": {"read": {"annotations": {"shop/tier": null}}}}),
+    ] {
+        stage.merge("orders", spec).await?;
+    }
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(stage.objects().await?, whole);
+    let now = stage.api::<StatefulSet>().get("orders").await?;
+    assert_eq!((now.uid(), now.metadata.generation), (set.uid(), set.metadata.generation), "the StatefulSet was touched");
+    let done = writes.done.load(Ordering::SeqCst);
+    assert!(done <= 2, "{done} writes, where only the status and the record have something to say");
+    // It did look.
+    stage.merge("orders", json!({"replicas": 4})).await?;
+    eventually("a fourth member", || async {
+        let replicas = stage.api::<StatefulSet>().get("orders").await?.spec.and_then(|spec| spec.replicas);
+        Ok((replicas == Some(4)).then_some(()))
+    })
+    .await?;
+    operator.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_takes_out_of_the_spec_goes_from_the_children_and_then_nothing_is_written() -> Result<()> {
+    let stage = Stage::start().await?;
+    stage.define(|_| {}).await?;
+    let writes = Writes::new(usize::MAX);
+    let operator = stage.operator(&writes).await?;
+    stage.create("orders").await?;
+    stage.settled("orders").await?;
+    let mark = |value: serde_json::Value| {
+        json!({
+            "services": {"read": {"annotations": {"shop/mark": value}}, "primary": {"annotations": {"shop/mark": value}}},
+            "pod": {"annotations": {"shop/mark": value}, "labels": {"shop-mark": value}, "nodeSelector": {"shop-mark": value}},
+            "config": {"max_user_connections": if value.is_null() { value.clone() } else { json!(77) }},
+        })
+    };
+    let marked = || async {
+        let mut texts = Vec::new();
+        for service in ["orders-read", "orders-primary"] {
+            texts.push(serde_json::to_string(&stage.api::<Service>().get(service).await?.metadata.annotations)?);
+        }
+        texts.push(serde_json::to_string(&stage.api::<StatefulSet>().get("orders").await?.spec)?);
+        anyhow::Ok(texts.iter().map(|text| text.contains("shop/mark")).collect::<Vec<_>>())
+    };
+    let before = stage.objects().await?;
+    stage.merge("orders", mark(json!("yes"))).await?;
+    eventually("the marks are on every child", || async { Ok((marked().await? == [true; 3]).then_some(())) }).await?;
+    stage.merge("orders", mark(json!(null))).await?;
+    eventually("the marks are gone", || async {
+        // A configuration that pods may still use stays beside the one that counts.
+        let now = stage.objects().await?;
+        Ok((marked().await? == [false; 3] && before.iter().all(|(name, hash)| now.get(name) == Some(hash))).then_some(()))
+    })
+    .await?;
+    sleep(Duration::from_secs(3)).await;
+    let done = writes.done.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(writes.done.load(Ordering::SeqCst), done, "it goes on writing");
     operator.stop().await
 }
 

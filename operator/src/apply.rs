@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::mysql::build::Objects;
-use crate::mysql::names::selector_text;
+use crate::mysql::names::{RECORD_LABEL, selector_text};
 use crate::mysql::validate::Desired;
 use volumes::{Growth, Refusals};
 
@@ -190,7 +190,8 @@ pub async fn apply(client: &Client, desired: &Desired, objects: &Objects, live: 
 
     if controller_is_current(&stateful_set) {
         let mounted = mounted(pods);
-        let unused = |map: &ConfigMap| map.name_any() != config_map.name_any() && !mounted.contains(&map.name_any());
+        let record = |map: &ConfigMap| map.labels().contains_key(RECORD_LABEL.0);
+        let unused = |map: &ConfigMap| map.name_any() != config_map.name_any() && !mounted.contains(&map.name_any()) && !record(map);
         pass.prune(config_maps, unused).await?;
     }
     pass.prune(live_services, |old| services.iter().all(|wanted| wanted.name_any() != old.name_any())).await?;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::apply::Memory;
 use crate::events::Events;
+use crate::explain::Explain;
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::pauses;
@@ -22,8 +23,8 @@ use crate::watches::{Caches, ClusterRef};
 
 /// A failed reconcile is tried again after this, then ever later.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// Jitter adds up to as much again.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Jitter adds up to as much again. Not longer: when the API server is back, a lost primary waits for this.
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// How long the first pass listens to members before it decides.
 pub const LISTEN: Duration = Duration::from_millis(SILENCE_MILLIS);
@@ -40,6 +41,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What is told to people.
     pub events: Events,
+    /// What is recorded of decisions.
+    pub explain: Explain,
     /// Where pods take the sidecar from.
     pub sidecar_image: String,
     notes: Mutex<HashMap<ClusterRef, Arc<Notes>>>,
@@ -67,7 +70,8 @@ impl Context {
         events: Events,
         sidecar_image: String,
     ) -> Self {
-        Self { client, caches, members, metrics, events, sidecar_image, notes: Mutex::default() }
+        let explain = Explain::new(client.clone());
+        Self { client, caches, members, metrics, events, explain, sidecar_image, notes: Mutex::default() }
     }
 
     /// The notes on a cluster.
@@ -80,6 +84,7 @@ impl Context {
     pub fn forget(&self, cluster: &ClusterRef) {
         lock(&self.notes).remove(cluster);
         self.members.forget(cluster);
+        self.explain.forget(cluster);
         self.metrics.forget(cluster);
     }
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod context;
 pub mod events;
+pub mod explain;
 pub mod hidden;
 pub mod lease;
 pub mod members;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use rustls::ClientConfig;
 use sidecar_protocol::client::{Client, ClientError};
 use sidecar_protocol::mysql::{Assignment, Data, State};
-use sidecar_protocol::{Order, Report};
+use sidecar_protocol::{Order, RefusalCode, Report};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
@@ -31,6 +31,8 @@ use crate::watches::ClusterRef;
 
 /// A refused or lost order is given again after this long, and up to as long again by chance.
 const ORDER_AGAIN: Duration = Duration::from_millis(500);
+/// A report takes less to arrive.
+const OVERTAKEN: Duration = Duration::from_millis(20);
 /// An accepted order is not given again before the member's report had the time to say so.
 const TAKING_UP: Duration = Duration::from_secs(2);
 /// A clone's progress is worth a status write this often.
@@ -193,11 +195,12 @@ impl Members {
                     known.refusal = None;
                     known.given = Some((order, Instant::now()));
                 }
+                // The report that says so is on its way.
+                Err(ClientError::Refused(refusal)) if refusal.code == RefusalCode::Overtaken => sleep(OVERTAKEN).await,
                 Err(error) => {
                     tracing::warn!(%cluster, member, term = order.term, assignment = ?order.assignment, %error, "order not accepted");
                     match error {
                         ClientError::Refused(refusal) => slot.known().refusal = Some(refusal.to_string()),
-                        // An order may still be on its way on this connection; the next one must not follow it there.
                         _ => slot.give_up(),
                     }
                     sleep(pauses::about(ORDER_AGAIN)).await;
@@ -230,6 +233,10 @@ impl Slot {
     /// Keeps `report`; whether it says something new.
     fn record(&self, report: Report<State>) -> bool {
         let mut known = self.known();
+        // On their way for longer than the answer to an order, which said more.
+        if known.report.as_ref().is_some_and(|old| old.incarnation == report.incarnation && old.orders > report.orders) {
+            return false;
+        }
         let news = known.report.as_ref().is_none_or(|old| !material::same(old, &report)) | known.has_progress(&report.state.data);
         known.report = Some(report);
         known.since = now();

@@ -4,6 +4,7 @@ pub mod act;
 pub mod build;
 pub mod config;
 pub mod decide;
+pub mod explain;
 pub mod names;
 pub mod observe;
 pub mod observed;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use crds::mysql::{MySQLCluster, MySQLClusterStatus, TransitionKind};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::PostParams;
 use kube::core::error_boundary::InvalidObject;
@@ -27,6 +28,7 @@ use crate::metrics::Cluster;
 use crate::mysql::act::{ActError, act};
 use crate::mysql::build::{build, template_size};
 use crate::mysql::decide::{Decision, Step, decide};
+use crate::mysql::explain;
 use crate::mysql::observe::{self, ObserveError, observe};
 use crate::mysql::observed::Observed;
 use crate::mysql::status::{self, Obstacle, Pass};
@@ -42,6 +44,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const RESYNC: Duration = Duration::from_secs(30);
 /// How soon an obstacle is tried again.
 const OBSTACLE: Duration = Duration::from_secs(3);
+/// A change of primary is done in less, or something stands in its way.
+const HURRY: Duration = Duration::from_secs(3);
 /// Claims and conflicts in one pass; a cluster in good order needs two.
 const ROUNDS: usize = 8;
 
@@ -203,7 +207,8 @@ impl Reconcile<'_> {
         // pure
         let decision = decide(&desired, &observed, &old, now);
         Span::current().record("state", decision.state.as_str());
-        self.tell(&cluster, &old, &decision);
+        self.tell(&cluster, &old, &observed, &decision);
+        context.explain.record(self.name, &desired, explain::decided(&cluster, &desired, &observed, &old, &decision, now));
 
         // talks to Kubernetes: the claim, guarded by resourceVersion. Nothing else of this decision is carried out.
         if let Some(authority) = decision.intent.clone() {
@@ -211,6 +216,12 @@ impl Reconcile<'_> {
             let mut status = old.clone();
             authority.write(&mut status);
             return self.claim(cluster, status).await;
+        }
+
+        // talks to members, and to Kubernetes: clients wait, so all else waits for them.
+        if hurries(&old, now) {
+            act(context, &desired, &observed, old.term, &decision).await?;
+            return Ok(Round::Done(decision.requeue.unwrap_or(OBSTACLE)));
         }
 
         // talks to Kubernetes: Secrets, then the objects that mount them; an obstacle there is no reason to leave members without orders.
@@ -310,7 +321,7 @@ impl Reconcile<'_> {
     }
 
     /// Log and Events of a decision, once.
-    fn tell(&self, cluster: &MySQLCluster, old: &MySQLClusterStatus, decision: &Decision) {
+    fn tell(&self, cluster: &MySQLCluster, old: &MySQLClusterStatus, observed: &Observed, decision: &Decision) {
         let (events, about) = (&self.context.events, cluster.object_ref(&()));
         let state = decision.state.as_str();
         if decision.intent.is_some() || old.state != state {
@@ -326,6 +337,17 @@ impl Reconcile<'_> {
         }
         if let Some(Step::ReplacePod { why, .. }) = &decision.step {
             events.say(&about, Kind::Normal, "ReplacePod", "Act", why);
+        }
+        if let Some(refusal) = &decision.refused {
+            events.say(&about, Kind::Warning, "SwitchoverRefused", "Decide", refusal);
+        }
+        for member in observed.members.values() {
+            let archive = member.report.answered().and_then(|report| report.state.archive.as_ref());
+            let known = old.members.iter().find(|known| known.name == member.name).and_then(|known| known.archive.as_ref());
+            if let Some(archive) = archive.filter(|archive| known != Some(&archive.file)) {
+                let message = format!("{} held {} alone: archived on its volume as {}", member.name, archive.gtids, archive.file);
+                events.say(&about, Kind::Warning, "ErrantArchived", "Repair", &message);
+            }
         }
         for (member, refusal) in self.context.members.refusals(about.uid.as_deref().unwrap_or_default()) {
             events.say(&about, Kind::Warning, "OrderRefused", "Act", &format!("{member} refused its order: {refusal}"));
@@ -359,6 +381,14 @@ impl Reconcile<'_> {
     fn api(&self) -> Api<MySQLCluster> {
         Api::namespaced(self.context.client.clone(), self.name.namespace.as_deref().unwrap_or_default())
     }
+}
+
+/// A change of primary that began a moment ago: orders and the route are all that matters. One that takes longer is told in status, and what
+/// stands in its way is mended.
+fn hurries(status: &MySQLClusterStatus, now: Timestamp) -> bool {
+    let change = status.transition.as_ref().filter(|change| matches!(change.kind, TransitionKind::Switchover | TransitionKind::Failover));
+    let since = change.and_then(|change| change.since.parse::<Timestamp>().ok());
+    since.is_some_and(|since| now.duration_since(since).abs() < SignedDuration::try_from(HURRY).unwrap_or(SignedDuration::ZERO))
 }
 
 /// How a round ended.

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::apply::Live;
-use crate::mysql::names::{CLUSTER_LABEL, MANAGED_BY};
+use crate::mysql::names::{CLUSTER_LABEL, MANAGED_BY, RECORD_LABEL};
 use crate::pauses;
 
 /// A custom resource that may be unreadable: one malformed object must not stop the watch of all others (I13).
@@ -85,7 +85,9 @@ pub fn start(client: &Client, scope: &Scope) -> (Controller<Guarded>, Caches) {
     let controller = controller.watches_stream(stream, owner);
     let (services, stream) = watch(client, scope, ours(), strip::<Service>);
     let controller = controller.watches_stream(stream, owner);
-    let (config_maps, stream) = watch(client, scope, ours(), strip::<ConfigMap>);
+    // Not the record of decisions, which changes with each of them.
+    let maps = watcher::Config::default().labels(&format!("{}={},{CLUSTER_LABEL},!{}", MANAGED_BY.0, MANAGED_BY.1, RECORD_LABEL.0));
+    let (config_maps, stream) = watch(client, scope, maps, strip::<ConfigMap>);
     let controller = controller.watches_stream(stream, owner);
     let (disruption_budgets, stream) = watch(client, scope, ours(), strip::<PodDisruptionBudget>);
     let controller = controller.watches_stream(stream, owner);

@@ -2,14 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use jiff::Timestamp;
 use operator::mysql::decide::{Decision, Route, Step, decide};
 use operator::mysql::observed::{Member, Observed, PodSeen, Seen, StatefulSetSeen, Trouble};
 use operator::mysql::validate::validate;
 use serde::Deserialize;
 use sidecar_protocol::Report;
+use sidecar_protocol::gtid::GtidSet;
 use sidecar_protocol::mysql::{Accepted, Assignment, Data, Position, Problem, ProblemCode, Process, Replication, Role, SemiSync, State};
 
 #[derive(Deserialize)]
@@ -20,6 +22,12 @@ struct Scenario {
     status: MySQLClusterStatus,
     replicas: u32,
     consent: Option<(String, u64)>,
+    switchover: Option<(String, u64)>,
+    #[serde(default)]
+    fenced: BTreeSet<String>,
+    reclone: Option<(String, String)>,
+    /// Whom `NAME-primary` routes to.
+    routed: Option<u32>,
     members: BTreeMap<u32, Seed>,
     expect: Expect,
 }
@@ -46,11 +54,41 @@ struct Seed {
     #[serde(default)]
     received: String,
     #[serde(default)]
+    purged: String,
+    #[serde(default)]
     outdated: bool,
     uuid: Option<String>,
     trouble: Option<Trouble>,
     problem: Option<ProblemCode>,
     clients: Option<u32>,
+    /// How many seconds ago it was heard last.
+    silent_for: Option<i64>,
+    /// It has no pod.
+    #[serde(default)]
+    gone: bool,
+    /// Its pod is another one than was routed to.
+    #[serde(default)]
+    replaced: bool,
+    #[serde(default)]
+    deleting: bool,
+    /// mysqld: `down`, `starting` or `silent`.
+    process: Option<Process>,
+    /// Its receiver has lost the source.
+    #[serde(default)]
+    lost_source: bool,
+    busy: Option<u32>,
+    lag: Option<f64>,
+    #[serde(default)]
+    condemned: bool,
+    /// It was told not to acknowledge.
+    #[serde(default)]
+    told: bool,
+    #[serde(default)]
+    barred: Vec<u32>,
+    /// Transactions that it committed itself, by its own UUID.
+    own: Option<String>,
+    #[serde(default)]
+    dumping: Vec<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -70,58 +108,68 @@ struct Expect {
     #[serde(default)]
     no_step: bool,
     stalled: Option<String>,
+    refused: Option<String>,
+    progressing: Option<String>,
 }
 
+const NOW: &str = "2026-01-01T00:01:00Z";
 const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
 fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
     let host = |ordinal: u32| format!("orders-{ordinal}.orders.shop.svc");
-    let set = |text: &str| if text.is_empty() { Default::default() } else { format!("{UUID}:{text}").parse().unwrap() };
+    let set = |text: &str| if text.is_empty() { GtidSet::new() } else { format!("{UUID}:{text}").parse().unwrap() };
     let assignment = match () {
-        () if seed.primary => Some(Assignment::Primary { acks: scenario.status.acks, members: vec![] }),
-        () if seed.isolated => Some(Assignment::Isolated),
+        () if seed.primary => Some(Assignment::Primary { acks: scenario.status.acks, members: vec![], barred: seed.barred.clone() }),
+        () if seed.isolated || seed.told => Some(Assignment::Isolated),
         () => None,
     };
     let state = State {
         data: if seed.empty { Data::Empty } else { Data::Present },
-        process: if seed.empty { Process::Down } else { Process::Running },
+        process: seed.process.unwrap_or(if seed.empty { Process::Down } else { Process::Running }),
         role: match () {
-            () if seed.empty => Role::Unknown,
+            () if seed.empty || seed.process.is_some() => Role::Unknown,
             () if seed.primary => Role::Primary,
             () if seed.follows.is_some() => Role::Replica,
             () => Role::Isolated,
         },
         accepted: assignment.map(|assignment| Accepted { term: scenario.status.term, assignment, converged: true }),
-        position: (!seed.empty).then(|| Position {
-            executed: set(&seed.executed),
+        position: (!seed.empty && seed.process.is_none()).then(|| Position {
+            executed: set(&seed.executed).union(&seed.own.as_ref().map(|own| own.parse().unwrap()).unwrap_or_default()),
             received: set(&seed.received),
-            purged: Default::default(),
+            purged: set(&seed.purged),
         }),
         replication: seed.follows.map(|source| Replication {
             source: host(source),
-            receiving: true,
+            receiving: !seed.lost_source,
             applying: true,
-            lag_seconds: Some(0.0),
+            lag_seconds: Some(seed.lag.unwrap_or(0.0)),
             error: None,
             tls: true,
         }),
-        semi_sync: seed.primary.then_some(SemiSync { acks: scenario.status.acks, clients: seed.clients.unwrap_or(scenario.status.acks) }),
+        semi_sync: seed.primary.then_some(SemiSync {
+            acks: scenario.status.acks,
+            clients: seed.clients.unwrap_or(scenario.status.acks),
+            dumping: seed.dumping.clone(),
+        }),
         acknowledges: seed.acknowledges,
+        busy_seconds: seed.busy,
+        condemned: seed.condemned,
         server_uuid: (!seed.empty).then(|| seed.uuid.clone().unwrap_or_else(|| format!("uuid-{ordinal}"))),
-        cloned_from: None,
-        version: None,
         ready: !seed.empty && (seed.primary || seed.follows.is_some()) && seed.problem.is_none(),
         problem: seed.problem.map(|code| Problem { code, message: "as the sidecar says".into() }),
+        ..State::default()
     };
     let ready = state.ready && !seed.silent && seed.trouble.is_none();
-    let report = if seed.silent {
-        Seen::Silent { since: "2026-01-01T00:00:00Z".parse().unwrap() }
+    let report = if seed.silent || seed.gone || seed.silent_for.is_some() {
+        let since = NOW.parse::<Timestamp>().unwrap().as_second() - seed.silent_for.unwrap_or(60);
+        Seen::Silent { since: Timestamp::from_second(since).unwrap() }
     } else {
         Seen::Answered(Report {
             cluster: "u1".into(),
             member: format!("orders-{ordinal}"),
             incarnation: "i".into(),
             term: scenario.status.term,
+            orders: 0,
             sidecar: "0".into(),
             trust: String::new(),
             state,
@@ -129,11 +177,11 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
     };
     Member {
         name: format!("orders-{ordinal}"),
-        pod: Some(PodSeen {
-            uid: format!("pod-{ordinal}"),
+        pod: (!seed.gone).then(|| PodSeen {
+            uid: if seed.replaced { format!("another-{ordinal}") } else { format!("pod-{ordinal}") },
             ip: None,
             ready,
-            deleting: false,
+            deleting: seed.deleting,
             outdated: seed.outdated,
             trouble: seed.trouble.clone(),
         }),
@@ -145,12 +193,14 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
 fn describe(assignment: &Assignment) -> String {
     match assignment {
         Assignment::Initialise => "initialise".into(),
-        Assignment::Primary { acks, .. } => format!("primary acks {acks}"),
+        Assignment::Primary { acks, barred, .. } if barred.is_empty() => format!("primary acks {acks}"),
+        Assignment::Primary { acks, barred, .. } => format!("primary acks {acks} without {barred:?}"),
         Assignment::Isolated => "isolated".into(),
-        Assignment::Replica { source, donors, acknowledges } => {
+        Assignment::Replica { source, donors, acknowledges, replace } => {
             let donors: Vec<&str> = donors.iter().map(|donor| donor.member.as_str()).collect();
             let from = if donors.is_empty() { String::new() } else { format!(", clones from {}", donors.join(" or ")) };
-            format!("follows {}{}{from}", source.member, if *acknowledges { ", acknowledges" } else { "" })
+            let replace = if replace.is_some() { ", replaced" } else { "" };
+            format!("follows {}{}{from}{replace}", source.member, if *acknowledges { ", acknowledges" } else { "" })
         }
     }
 }
@@ -178,10 +228,14 @@ fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
     let observed = Observed {
         members: scenario.members.iter().map(|(ordinal, seed)| (*ordinal, member(scenario, *ordinal, seed))).collect(),
         stateful_set: Some(StatefulSetSeen { replicas: scenario.replicas, current: true }),
-        route: None,
+
+        route: scenario.routed.map(|ordinal| (format!("orders-{ordinal}"), format!("pod-{ordinal}"))),
         consent: scenario.consent.clone(),
+        switchover: scenario.switchover.clone(),
+        fenced: scenario.fenced.clone(),
+        reclone: scenario.reclone.clone(),
     };
-    let now = "2026-01-01T00:01:00Z".parse().unwrap();
+    let now = NOW.parse().unwrap();
     let decision: Decision = decide(&validate(&cluster).unwrap(), &observed, &scenario.status, now);
     let expect = &scenario.expect;
     let check = |what: &str, holds: bool| if holds { Ok(()) } else { Err(format!("{name}: {what}: {decision:#?}")) };
@@ -208,7 +262,12 @@ fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
     let replaced = decision.step.as_ref().map(|Step::ReplacePod { ordinal, .. }| *ordinal);
     check("replace", expect.replace.is_none() || expect.replace == replaced)?;
     let stalled = decision.stalled.as_ref().map(|(reason, _)| reason.clone());
-    check("stalled", expect.stalled.is_none() || expect.stalled == stalled)
+    check("stalled", expect.stalled.is_none() || expect.stalled == stalled)?;
+    let says = |wanted: &Option<String>, found: &Option<String>| {
+        wanted.as_ref().is_none_or(|words| found.as_ref().is_some_and(|found| found.contains(words)))
+    };
+    check("refused", says(&expect.refused, &decision.refused))?;
+    check("progressing", says(&expect.progressing, &decision.progressing))
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -90,6 +91,9 @@ struct Mysql {
     /// The database's program.
     #[arg(long, default_value = "mysqld")]
     mysqld: PathBuf,
+    /// The program that makes SQL of binary logs; without it logs are archived as they are.
+    #[arg(long, default_value = "mysqlbinlog")]
+    mysqlbinlog: PathBuf,
     /// `bind_address` of mysqld.
     #[arg(long, default_value = "*")]
     listen: String,
@@ -108,6 +112,9 @@ struct Mysql {
     /// Address of the pod.
     #[arg(long, env = "POD_IP", default_value = "")]
     pod_ip: String,
+    /// What the pod gets to end, in seconds; an open primary uses half of it to hand over.
+    #[arg(long, env = "TERMINATION_GRACE_SECONDS", default_value_t = 30)]
+    termination_grace_seconds: u64,
 }
 
 /// Runs the command line.
@@ -160,6 +167,7 @@ impl Mysql {
             app_dir: self.app.is_dir().then_some(self.app),
             config_file: self.config,
             mysqld: self.mysqld,
+            mysqlbinlog: self.mysqlbinlog,
             max_lag_seconds: self.max_replica_lag_seconds,
             standalone: self.standalone,
         };
@@ -168,7 +176,7 @@ impl Mysql {
             (None, Some(service)) => shell::Mode::Standalone { service },
             _ => anyhow::bail!("either --cluster-uid or --standalone --service"),
         };
-        shell::run(config, mode, self.health_port)
+        shell::run(config, mode, self.health_port, Duration::from_secs(self.termination_grace_seconds))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The few questions that the shell asks of an engine, and MySQL's answers. The second engine adds an `impl` and nothing else here.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use serde::Serialize;
@@ -21,6 +22,16 @@ pub trait Engine: Clone + Debug + Send + Sync + 'static {
     fn curtain_is_open(&self) -> bool;
     /// Why the order would break an invariant on this member, if so.
     fn refuse(state: &Self::State, assignment: &Self::Assignment) -> Option<String>;
+    /// What tells this member's data from those of an earlier or a later volume, once there are any.
+    fn data(&self) -> Option<String>;
+    /// The DNS name of the member `ordinal`.
+    fn host(&self, ordinal: u32) -> String;
+    /// Whether the order may be taken up again after a restart of the sidecar.
+    fn resumable(assignment: &Self::Assignment) -> bool;
+    /// Ordinals of the members whose majority keeps this one open, when it is to be the primary.
+    fn electorate(assignment: &Self::Assignment) -> Option<BTreeSet<u32>>;
+    /// Whether the database may end without anybody missing it: it is no primary that another member could relieve.
+    fn released(state: &Self::State) -> bool;
     /// Why the database may not serve, if so.
     fn unready(state: &Self::State) -> Option<String>;
     /// Adds the shell's own trouble with certificates, unless the engine has a worse one.
@@ -75,6 +86,33 @@ impl Engine for Mysql {
         converge::refuse(state, assignment)
     }
 
+    fn data(&self) -> Option<String> {
+        self.0.data_identity()
+    }
+
+    fn host(&self, ordinal: u32) -> String {
+        let Config { cluster, namespace, .. } = &self.0;
+        format!("{cluster}-{ordinal}.{cluster}.{namespace}.svc")
+    }
+
+    fn resumable(assignment: &Assignment) -> bool {
+        !matches!(assignment, Assignment::Initialise)
+    }
+
+    fn electorate(assignment: &Assignment) -> Option<BTreeSet<u32>> {
+        match assignment {
+            Assignment::Primary { members, .. } => Some(members.iter().copied().collect()),
+            _ => None,
+        }
+    }
+
+    fn released(state: &State) -> bool {
+        let others = state.accepted.as_ref().and_then(|accepted| Self::electorate(&accepted.assignment)).map_or(0, |members| members.len());
+        // Silent, it may still be open.
+        let open = state.role == Role::Primary || state.process == Process::Silent;
+        others < 2 || !open
+    }
+
     fn unready(state: &State) -> Option<String> {
         if state.ready {
             return None;
@@ -113,7 +151,7 @@ impl Engine for Mysql {
                 gauges.push(Gauge::new("replication_lag_seconds", "Age of the oldest transaction received and not applied.", lag));
             }
         }
-        if let Some(semi_sync) = state.semi_sync {
+        if let Some(semi_sync) = &state.semi_sync {
             gauges.push(Gauge::new("semi_sync_acks", "Acknowledgements that a commit waits for.", f64::from(semi_sync.acks)));
             gauges.push(Gauge::new("semi_sync_clients", "Connected semi-sync replicas.", f64::from(semi_sync.clients)));
         }

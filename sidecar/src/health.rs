@@ -30,17 +30,22 @@ use crate::hub::Hub;
 
 /// This member's report, in standalone mode only: there is no API port to ask.
 pub const REPORT: &str = "/v1/report";
-/// A probe is one request; a connection is closed after it, and after this at the latest.
+/// A probe is one request; a connection is closed after it, and after this at the latest, but for one that waits to be released.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Connections at the same time; more wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 32;
+/// Callers that wait to be released at the same time: one kubelet, and some in reserve.
+const MAX_RELEASES: usize = 4;
+/// How often it is asked whether there is still somebody who could take over.
+const RELEASE_PERIOD: Duration = Duration::from_millis(250);
 /// Rest after `accept` failed: the process is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 /// What Prometheus negotiates for this text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves `hub`'s probes on `listener` for ever.
-pub async fn serve<E: Engine>(listener: TcpListener, hub: Arc<Hub<E>>, standalone: bool) {
+/// Serves `hub`'s probes on `listener` for ever. Who asks to be released waits for `patience` at most.
+pub async fn serve<E: Engine>(listener: TcpListener, hub: Arc<Hub<E>>, patience: Duration, standalone: bool) {
+    let releases = Arc::new(Semaphore::new(MAX_RELEASES));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -52,18 +57,44 @@ pub async fn serve<E: Engine>(listener: TcpListener, hub: Arc<Hub<E>>, standalon
                 continue;
             }
         };
-        let hub = Arc::clone(&hub);
+        let (hub, releases) = (Arc::clone(&hub), Arc::clone(&releases));
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = answer(&request, &hub, standalone);
-                async move { Ok::<_, Infallible>(response) }
+            let (hub, releases) = (&hub, &releases);
+            let service = service_fn(|request: Request<Incoming>| async move {
+                if request.method() == Method::GET && request.uri().path() == probe::RELEASE {
+                    return Ok::<_, Infallible>(release(hub, releases, patience).await);
+                }
+                Ok(answer(&request, hub, standalone))
             });
-            let connection = http1::Builder::new().timer(TokioTimer::new()).keep_alive(false).serve_connection(TokioIo::new(tcp), service);
-            if let Ok(Err(error)) = timeout(DEADLINE, connection).await {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(DEADLINE).keep_alive(false);
+            let connection = builder.serve_connection(TokioIo::new(tcp), service);
+            if let Ok(Err(error)) = timeout(patience + DEADLINE, connection).await {
                 debug!(%error, "probe ended");
             }
             drop(slot);
         });
+    }
+}
+
+/// Answers when the database may end without anybody missing it, or when patience does.
+async fn release<E: Engine>(hub: &Hub<E>, releases: &Semaphore, patience: Duration) -> Response<Full<Bytes>> {
+    let Ok(_place) = releases.try_acquire() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "too many wait already");
+    };
+    let released = async {
+        let mut changes = hub.changes();
+        // Of a cluster that is deleted or hibernates all members go, and nobody is left to wait for.
+        while !E::released(&hub.report().state) && !hub.guard().deserted() {
+            let _ = timeout(RELEASE_PERIOD, changes.next()).await;
+        }
+    };
+    match timeout(patience, released).await {
+        Ok(()) => text(StatusCode::OK, "released"),
+        Err(_) => {
+            warn!("nobody took over in time: the primary ends all the same");
+            text(StatusCode::OK, "nobody took over in time")
+        }
     }
 }
 

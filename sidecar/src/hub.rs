@@ -2,6 +2,11 @@
 //!
 //! The engine publishes states and watches orders; this wraps the first as reports and checks the second. Nothing here knows
 //! sockets or files but the term's, and nothing waits for the engine: an order is accepted or refused at once.
+//!
+//! The last order is kept on the volume and resumed after a restart, if the data directory is still the same and no higher term was
+//! seen: at once where it lets nobody write, and where it does, when a majority of the members confirms that none of them knows of a
+//! higher term (see [`Hub::resume`]). A resumed order counts as one in [`Report::orders`], like any other: an order that was decided
+//! before it is overtaken, and is decided again.
 
 use std::sync::Arc;
 
@@ -11,7 +16,8 @@ use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::engine::Engine;
-use crate::term::{Term, TermError};
+use crate::fence::{Guard, Ordered};
+use crate::term::{Kept, Term, TermError};
 use crate::tls::Set;
 
 /// Who this member is; fixed while the process lives.
@@ -43,20 +49,32 @@ impl<E: Engine> Clone for Sources<E> {
     }
 }
 
+/// How far orders have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Progress {
+    /// Highest term seen.
+    term: u64,
+    /// Different orders accepted since this process started.
+    orders: u64,
+}
+
 /// The meeting place; one a process.
 #[derive(Debug)]
 pub struct Hub<E: Engine> {
     engine: E,
     identity: Identity,
     sources: Sources<E>,
-    term: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
     /// `None` in standalone mode: nobody gives orders.
     kept_term: Option<Arc<Mutex<Term>>>,
     orders: watch::Sender<Option<Order<E::Assignment>>>,
+    guard: Guard,
+    /// The order of before the restart, while it waits to be confirmed.
+    unconfirmed: Mutex<Option<Order<E::Assignment>>>,
 }
 
 impl<E: Engine> Hub<E> {
-    /// A hub that admits orders by `term` and hands them on through `orders`.
+    /// A hub that admits orders by `term`, hands them on through `orders`, and tells `guard` of them. Resumes the last one if it may.
     #[must_use]
     pub fn new(
         engine: E,
@@ -64,10 +82,46 @@ impl<E: Engine> Hub<E> {
         sources: Sources<E>,
         term: Option<Term>,
         orders: watch::Sender<Option<Order<E::Assignment>>>,
+        guard: Guard,
     ) -> Arc<Self> {
         let current = term.as_ref().map_or(0, Term::current);
+        let last = term.as_ref().and_then(Term::order).and_then(|kept| resumable(&engine, &identity, kept));
+        let mut progress = Progress { term: current, orders: 0 };
+        let mut unconfirmed = None;
+        if let Some(order) = last {
+            guard.order(ordered::<E>(&order));
+            if guard.peers().is_empty() {
+                info!(term = order.term, "the last order is resumed");
+                progress.orders = 1;
+                orders.send_replace(Some(order));
+            } else {
+                info!(term = order.term, "the last order is resumed when the other members confirm it");
+                unconfirmed = Some(order);
+            }
+        }
         let kept_term = term.map(|term| Arc::new(Mutex::new(term)));
-        Arc::new(Self { engine, identity, sources, term: watch::Sender::new(current), kept_term, orders })
+        let (progress, unconfirmed) = (watch::Sender::new(progress), Mutex::new(unconfirmed));
+        Arc::new(Self { engine, identity, sources, progress, kept_term, orders, guard, unconfirmed })
+    }
+
+    /// Whether this member may stay open.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Who this member is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Resumes the order that waits to be confirmed, if there is one. To be called only while [`Guard::confirmed`].
+    pub async fn resume(&self) {
+        let mut unconfirmed = self.unconfirmed.lock().await;
+        if let Some(order) = unconfirmed.take() {
+            info!(term = order.term, "the other members confirm: the last order is resumed");
+            self.progress.send_modify(|progress| progress.orders += 1);
+            self.orders.send_replace(Some(order));
+        }
     }
 
     /// The engine.
@@ -88,12 +142,13 @@ impl<E: Engine> Hub<E> {
             E::blame_credentials(&mut state, message);
         }
         let trust = self.sources.certificates.as_ref().map_or_else(String::new, |set| set.borrow().trust.clone());
-        Report { cluster, member, incarnation, term: *self.term.borrow(), sidecar: env!("CARGO_PKG_VERSION").into(), trust, state }
+        let Progress { term, orders } = *self.progress.borrow();
+        Report { cluster, member, incarnation, term, orders, sidecar: env!("CARGO_PKG_VERSION").into(), trust, state }
     }
 
     /// For somebody who follows the reports.
     pub fn changes(&self) -> Changes<E> {
-        Changes { sources: self.sources.clone(), term: self.term.subscribe() }
+        Changes { sources: self.sources.clone(), progress: self.progress.subscribe() }
     }
 
     /// Admits an order, keeps its term, hands it to the engine. Answers with the report that follows; it converges later.
@@ -118,9 +173,15 @@ impl<E: Engine> Hub<E> {
         }
         // Held until the order is handed on: two orders reach the engine in the order of their terms.
         let mut kept = Arc::clone(kept).lock_owned().await;
+        // Nor is an older one resumed in between.
+        let mut unconfirmed = self.unconfirmed.lock().await;
+        // The operator repeats itself; the engine hears of news only.
+        let same = self.orders.borrow().as_ref().is_some_and(|old| (old.term, &old.assignment) == (order.term, &order.assignment));
+        let refused = self.objection(&order, same);
         let (cluster, term) = (order.cluster.clone(), order.term);
+        let news = (!same && refused.is_none()).then(|| self.kept(&order));
         let (kept, admitted) = spawn_blocking(move || {
-            let admitted = kept.admit(&cluster, term);
+            let admitted = kept.admit(&cluster, term, news);
             (kept, admitted)
         })
         .await
@@ -129,24 +190,50 @@ impl<E: Engine> Hub<E> {
             warn!(cluster = order.cluster, term, %error, "order refused");
             refusal(&error)
         })?;
-        self.term.send_if_modified(|old| std::mem::replace(old, term) != term);
-        let reason = E::refuse(&self.sources.state.borrow(), &order.assignment);
-        if let Some(message) = reason {
-            warn!(term, message, "order refused");
-            return Err(unsafe_now(message, true));
+        self.progress.send_if_modified(|old| std::mem::replace(&mut old.term, term) != term);
+        if let Some(refusal) = refused {
+            warn!(term, message = refusal.message, "order refused");
+            return Err(refusal);
         }
-        self.orders.send_if_modified(|old| {
-            // The operator repeats itself; the engine hears of news only.
-            let same = old.as_ref().is_some_and(|old| (old.term, &old.assignment) == (order.term, &order.assignment));
-            if !same {
-                info!(term, order = %serde_json::to_string(&order.assignment).unwrap_or_default(), "order accepted");
-                *old = Some(order);
-            }
-            !same
-        });
-        drop(kept);
+        if !same {
+            info!(term, order = %serde_json::to_string(&order.assignment).unwrap_or_default(), "order accepted");
+            *unconfirmed = None;
+            self.progress.send_modify(|progress| progress.orders += 1);
+            self.guard.order(ordered::<E>(&order));
+            self.orders.send_replace(Some(order));
+        }
+        drop((kept, unconfirmed));
         Ok(self.report())
     }
+
+    /// What there is to say against an order of a current term.
+    fn objection(&self, order: &Order<E::Assignment>, same: bool) -> Option<Refusal> {
+        if let Some(message) = E::refuse(&self.sources.state.borrow(), &order.assignment) {
+            return Some(unsafe_now(message, true));
+        }
+        let accepted = self.progress.borrow().orders;
+        (!same && order.after != accepted).then(|| {
+            let message = format!("{accepted} orders were accepted here; this one was made after {}", order.after);
+            Refusal { code: RefusalCode::Overtaken, message, retry: true }
+        })
+    }
+
+    fn kept(&self, order: &Order<E::Assignment>) -> Kept {
+        let assignment = serde_json::to_value(&order.assignment).expect("an assignment came as JSON");
+        Kept { term: order.term, data: self.engine.data(), assignment }
+    }
+}
+
+/// `kept` as an order to this run of the sidecar, if it was accepted with the data that are here now and may be resumed at all.
+fn resumable<E: Engine>(engine: &E, identity: &Identity, kept: &Kept) -> Option<Order<E::Assignment>> {
+    let same_data = kept.data.is_some() && kept.data == engine.data();
+    let assignment: E::Assignment = serde_json::from_value(kept.assignment.clone()).ok()?;
+    let Identity { cluster, incarnation, .. } = identity.clone();
+    (same_data && E::resumable(&assignment)).then_some(Order { cluster, term: kept.term, incarnation, after: 0, assignment })
+}
+
+fn ordered<E: Engine>(order: &Order<E::Assignment>) -> Option<Ordered> {
+    E::electorate(&order.assignment).map(|members| Ordered { term: order.term, members })
 }
 
 fn refusal(error: &TermError) -> Refusal {
@@ -167,7 +254,7 @@ fn unsafe_now(message: String, retry: bool) -> Refusal {
 #[derive(Debug)]
 pub struct Changes<E: Engine> {
     sources: Sources<E>,
-    term: watch::Receiver<u64>,
+    progress: watch::Receiver<Progress>,
 }
 
 impl<E: Engine> Changes<E> {
@@ -185,7 +272,7 @@ impl<E: Engine> Changes<E> {
             changed = state.changed() => changed,
             changed = certificates => changed,
             changed = trouble.changed() => changed,
-            changed = self.term.changed() => changed,
+            changed = self.progress.changed() => changed,
         };
         if changed.is_err() {
             std::future::pending::<()>().await;

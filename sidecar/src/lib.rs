@@ -5,20 +5,23 @@
 //! - [`server`]: the API port (mTLS, HTTP/2): reports out, orders in. [`health`]: probes and metrics in plain HTTP. Both read the hub.
 //! - [`hub`]: where the engine's state and the operator's orders meet; it wraps states as reports and checks orders.
 //! - [`term`]: the highest term seen, kept on the volume. [`tls`]: certificates, followed without a restart.
+//! - [`fence`]: whether a primary that is on its own may stay open. [`peers`]: what the other members say of it.
 //! - [`discovery`]: the other members by DNS, for standalone mode.
 //! - [`engine`]: the few questions that the shell asks of an engine, and MySQL's answers.
 //! - [`mysql`]: MySQL's room: all that touches a mysqld.
 //!
-//! The shell knows no engine but through [`engine::Engine`]; an engine knows the shell only as watch channels. Nothing in here
+//! The shell knows no engine but through [`engine::Engine`]; an engine knows the shell only as watch channels and the fence. Nothing in here
 //! knows Kubernetes' API: no kube and no k8s-openapi is in this package's tree.
 
 pub mod cli;
 pub mod discovery;
 pub mod engine;
+pub mod fence;
 pub mod health;
 pub mod hub;
 pub mod live;
 pub mod mysql;
+pub mod peers;
 pub mod server;
 pub mod shell;
 pub mod term;

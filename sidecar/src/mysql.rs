@@ -5,18 +5,21 @@
 //! other members: who is primary is the operator's business. Probes, TLS to the operator, terms and discovery are the shell's.
 
 mod accounts;
+mod archive;
 mod cnf;
+mod condemned;
 pub mod converge;
 mod execute;
 mod files;
 mod join;
 mod member;
 mod nudge;
-mod observe;
-mod ready;
+pub mod observe;
+pub mod ready;
 mod report;
 mod scratch;
 mod seal;
+pub mod sessions;
 mod sql;
 pub mod standalone;
 
@@ -24,14 +27,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sidecar_protocol::Order;
-use sidecar_protocol::mysql::{Assignment, Data, ProblemCode, Process, Role, State};
+use sidecar_protocol::mysql::{Assignment, Data, ProblemCode, Process, State};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::warn;
 
+use condemned::Sentence;
 use files::FileError;
 use member::Member;
 use report::{Reporter, problem};
+
+use crate::fence::Guard;
 
 /// Between two looks at a configuration that mysqld refused, or a volume that cannot be written: either may be mended in place.
 const CONFIG_REST: Duration = Duration::from_secs(2);
@@ -65,6 +72,8 @@ pub struct Config {
     pub config_file: PathBuf,
     /// The database's program; looked up in `PATH` when it has no slash.
     pub mysqld: PathBuf,
+    /// The program that makes SQL of binary logs; may be missing.
+    pub mysqlbinlog: PathBuf,
     /// A replica that lags more is not ready; 0 for any lag.
     pub max_lag_seconds: u32,
     /// No operator: accounts require TLS but no certificate.
@@ -97,24 +106,21 @@ impl Config {
         self.datadir().is_dir() && self.my_cnf().is_file()
     }
 
+    /// What tells this data directory from one before or after it: its `server_uuid`, unless it is to be discarded.
+    #[must_use]
+    pub fn data_identity(&self) -> Option<String> {
+        let condemned = condemned::marked(self).ok()?.is_some();
+        condemned::server_uuid(&self.datadir()).filter(|_| !condemned)
+    }
+
     /// What is known before anything was observed: the volume, and nothing of the process.
     #[must_use]
     pub fn first_state(&self) -> State {
-        State {
-            data: if self.datadir().is_dir() { Data::Present } else { Data::Empty },
-            process: Process::Down,
-            role: Role::Unknown,
-            accepted: None,
-            position: None,
-            replication: None,
-            semi_sync: None,
-            acknowledges: false,
-            cloned_from: None,
-            version: None,
-            server_uuid: None,
-            ready: false,
-            problem: None,
-        }
+        let sentence = condemned::sentence(self).unwrap_or(Sentence::None);
+        // What is about to be discarded counts no more: nobody is to be told of it and act on it.
+        let present = self.datadir().is_dir() && sentence != Sentence::Now;
+        let (data, process) = if present { (Data::Present, Process::Starting) } else { (Data::Empty, Process::Down) };
+        State { data, process, archive: archive::newest(self), condemned: sentence == Sentence::Later, ..State::default() }
     }
 }
 
@@ -128,8 +134,10 @@ pub async fn run(
     orders: watch::Receiver<Option<Order<Assignment>>>,
     state: watch::Sender<State>,
     tls_changed: watch::Receiver<u64>,
+    guard: Guard,
 ) -> anyhow::Result<()> {
     let reporter = Reporter::new(state);
+    discarded(&config, &reporter).await;
     let local_password = prepared(&config, &reporter).await;
     let user = composed(&config, &reporter).await?;
     let mut orders = orders;
@@ -137,8 +145,20 @@ pub async fn run(
         join::fill(&config, &user, &local_password, &mut orders, &reporter).await?;
     }
     let access = execute::Access { config: config.into(), local_password: local_password.into() };
-    Member::new(access, orders, tls_changed, reporter).live().await;
+    Member::new(access, orders, tls_changed, guard, reporter).live().await;
     Ok(())
+}
+
+/// Discards a condemned data directory, however long the volume refuses.
+async fn discarded(config: &Config, reporter: &Reporter) {
+    loop {
+        let blocking = config.clone();
+        let due = spawn_blocking(move || if condemned::bury(&blocking)? { condemned::clear(&blocking) } else { Ok(()) });
+        let Err(error) = due.await.expect("it does not panic, and is not cancelled") else { return };
+        warn!(%error, "the condemned data directory cannot be discarded");
+        reporter.problem(problem(ProblemCode::Storage, error));
+        sleep(CONFIG_REST).await;
+    }
 }
 
 /// Makes the files that are the sidecar's own, however long the volume refuses. Returns the local password.

@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 use x509_parser::parse_x509_certificate;
 
 use crate::engine::Engine;
+use crate::fence::{self, OperatorStream};
 use crate::hub::Hub;
 use crate::tls::Set;
 
@@ -45,8 +46,8 @@ const MAX_STREAMS: u32 = 8;
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// A reader that takes nothing for this long, with its window full, loses its connection.
 const SLOW_READER: Duration = Duration::from_secs(5);
-/// A peer that vanished without a word is known dead after this and as long again.
-const PING: Duration = Duration::from_secs(5);
+/// A reader that vanished without a word is known dead after this and as long again.
+const READER_PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 /// What hyper may hold back for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Rest after `accept` failed: the process is out of descriptors.
@@ -124,12 +125,14 @@ async fn converse<E: Engine>(tls: Tls, caller: Caller, hub: Arc<Hub<E>>) {
         let (hub, slow) = (Arc::clone(&hub), slow.clone());
         async move { Ok::<_, Infallible>(answer(request, caller, hub, slow).await) }
     });
+    // Whether the operator is there matters to a primary.
+    let (interval, deadline) = if caller == Caller::Operator { fence::PING } else { READER_PING };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(deadline)
         .serve_connection(TokioIo::new(tls), service);
     tokio::select! {
         ended = connection => if let Err(error) = ended { debug!(%error, "connection ended") },
@@ -140,7 +143,8 @@ async fn converse<E: Engine>(tls: Tls, caller: Caller, hub: Arc<Hub<E>>) {
 async fn answer<E: Engine>(request: Request<Incoming>, caller: Caller, hub: Arc<Hub<E>>, slow: mpsc::Sender<()>) -> Response<Body> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, route::REPORTS) => {
-            let body = reports(hub, slow);
+            let operator = (caller == Caller::Operator).then(|| hub.guard().operator());
+            let body = reports(hub, slow, operator);
             Response::builder().header(CONTENT_TYPE, "application/x-ndjson").body(body).expect("a constant header is valid")
         }
         (&Method::PUT, route::ASSIGNMENT) => match order(request, caller, &hub).await {
@@ -171,7 +175,11 @@ fn malformed(message: String) -> Refusal {
 
 fn status(code: RefusalCode) -> StatusCode {
     match code {
-        RefusalCode::StaleTerm | RefusalCode::OtherCluster | RefusalCode::OtherIncarnation | RefusalCode::Unsafe => StatusCode::CONFLICT,
+        RefusalCode::StaleTerm
+        | RefusalCode::OtherCluster
+        | RefusalCode::OtherIncarnation
+        | RefusalCode::Overtaken
+        | RefusalCode::Unsafe => StatusCode::CONFLICT,
         RefusalCode::NotTheOperator => StatusCode::FORBIDDEN,
         RefusalCode::Malformed | RefusalCode::Unknown => StatusCode::BAD_REQUEST,
     }
@@ -189,9 +197,10 @@ fn line(value: &impl Serialize) -> Bytes {
 }
 
 /// The report now, at each change, and each heartbeat. Nothing queues up: a report is made when the reader has room for it.
-fn reports<E: Engine>(hub: Arc<Hub<E>>, slow: mpsc::Sender<()>) -> Body {
+fn reports<E: Engine>(hub: Arc<Hub<E>>, slow: mpsc::Sender<()>, operator: Option<OperatorStream>) -> Body {
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(async move {
+        let _operator = operator;
         let mut changes = hub.changes();
         let mut heartbeat = interval(Duration::from_millis(HEARTBEAT_MILLIS));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -19,7 +19,9 @@ use tracing::{error, info};
 
 use crate::discovery::Discovery;
 use crate::engine::Mysql;
+use crate::fence::Guard;
 use crate::hub::{Hub, Identity, Sources};
+use crate::peers::{self, Names};
 use crate::term::Term;
 use crate::tls::{self, hex};
 use crate::{health, mysql, server};
@@ -48,17 +50,17 @@ pub enum Mode {
     },
 }
 
-/// Runs a MySQL member until SIGTERM or SIGINT, or until something fails that no retry mends.
+/// Runs a MySQL member, whose pod gets `grace` to end, until SIGTERM or SIGINT, or until something fails that no retry mends.
 ///
 /// # Errors
 /// What failed.
-pub fn run(config: mysql::Config, mode: Mode, health_port: u16) -> anyhow::Result<()> {
+pub fn run(config: mysql::Config, mode: Mode, health_port: u16, grace: Duration) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            ended = member(config, mode, health_port) => ended,
+            ended = member(config, mode, health_port, grace) => ended,
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }
@@ -69,7 +71,7 @@ pub fn run(config: mysql::Config, mode: Mode, health_port: u16) -> anyhow::Resul
     ended
 }
 
-async fn member(config: mysql::Config, mode: Mode, health_port: u16) -> anyhow::Result<()> {
+async fn member(config: mysql::Config, mode: Mode, health_port: u16, grace: Duration) -> anyhow::Result<()> {
     info!(member = config.member, ?mode, version = env!("CARGO_PKG_VERSION"), "the sidecar starts");
     let health = listen(health_port).await?;
     let (state_in, state) = watch::channel(config.first_state());
@@ -78,13 +80,15 @@ async fn member(config: mysql::Config, mode: Mode, health_port: u16) -> anyhow::
     let incarnation = incarnation()?;
     let identity = |cluster| Identity { cluster, member: config.member.clone(), incarnation };
     let engine = Mysql(config.clone());
+    let guard = Guard::new(config.ordinal);
+    let half = grace / 2;
     match mode {
         Mode::Standalone { service } => {
             let discovery = Discovery::new(&service, SERVICE_PORT, &config.member)?;
-            let hub = Hub::new(engine, identity(service), Sources { state, certificates: None, trouble }, None, orders_in);
+            let hub = Hub::new(engine, identity(service), Sources { state, certificates: None, trouble }, None, orders_in, guard);
             tokio::select! {
                 ended = mysql::standalone::run(config, discovery, state_in) => ended,
-                () = health::serve(health, hub, true) => ended("the health port"),
+                () = health::serve(health, hub, half, true) => ended("the health port"),
             }
         }
         Mode::Operated { cluster_uid, api_port } => {
@@ -94,10 +98,12 @@ async fn member(config: mysql::Config, mode: Mode, health_port: u16) -> anyhow::
             let (sets_in, sets) = watch::channel(certificates(&directory).await);
             let (changes_in, changes) = watch::channel(0);
             let sources = Sources { state, certificates: Some(sets.clone()), trouble };
-            let hub = Hub::new(engine, identity(cluster_uid), sources, Some(term), orders_in);
+            let hub = Hub::new(engine, identity(cluster_uid), sources, Some(term), orders_in, guard.clone());
+            let names = Names::new(api_port).context("/etc/resolv.conf")?;
             tokio::select! {
-                ended = mysql::run(config, orders, state_in, changes) => ended,
-                () = health::serve(health, hub.clone(), false) => ended("the health port"),
+                ended = mysql::run(config, orders, state_in, changes, guard) => ended,
+                () = health::serve(health, hub.clone(), half, false) => ended("the health port"),
+                () = peers::listen(hub.clone(), names, sets.clone()) => ended("listening to the other members"),
                 () = server::serve(api, sets, hub) => ended("the API port"),
                 () = tls::follow(directory, sets_in, changes_in, trouble_in) => ended("following certificates"),
             }

@@ -1,6 +1,7 @@
-//! The highest term this member has seen, kept on its volume so that no restart forgets it (I8).
+//! The highest term this member has seen, kept on its volume so that no restart forgets it (I8), and with it the last order accepted.
 //!
-//! Only this file decides whether an order is current. What the order says, and whether it is safe, is the hub's business.
+//! Only this file decides whether an order is current. What the order says, and whether it is safe, is the hub's business. Both are one
+//! file, so that no crash leaves an order beside a term that it does not belong to.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -20,6 +21,20 @@ const DRAFT: &str = "term.json.new";
 struct Record {
     cluster: String,
     term: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    order: Option<Kept>,
+}
+
+/// The last order accepted, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// Its term.
+    pub term: u64,
+    /// The data directory that it was accepted with, if there was one.
+    pub data: Option<String>,
+    /// The assignment, in the engine's words.
+    pub assignment: serde_json::Value,
 }
 
 /// Why an order or the file is refused.
@@ -67,8 +82,7 @@ pub enum TermError {
 #[derive(Debug)]
 pub struct Term {
     directory: PathBuf,
-    cluster: String,
-    term: u64,
+    record: Record,
 }
 
 impl Term {
@@ -81,42 +95,51 @@ impl Term {
         let storage = |source| TermError::Storage { path: directory.into(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(storage)?;
         let path = directory.join(FILE);
-        let term = match fs::read(&path) {
+        let fresh = Record { cluster: cluster.into(), term: 0, order: None };
+        let record = match fs::read(&path) {
             Ok(text) => match serde_json::from_slice::<Record>(&text) {
-                Ok(record) if record.cluster == cluster => record.term,
+                Ok(record) if record.cluster == cluster => record,
                 Ok(record) => {
                     tracing::info!(former = record.cluster, cluster, "the volume comes from another cluster: terms start anew");
-                    0
+                    fresh
                 }
                 Err(error) => return Err(TermError::Damaged { path, reason: error.to_string() }),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fresh,
             Err(source) => return Err(TermError::Storage { path, source }),
         };
-        Ok(Self { directory: directory.into(), cluster: cluster.into(), term })
+        Ok(Self { directory: directory.into(), record })
     }
 
     /// The highest term seen.
     #[must_use]
     pub fn current(&self) -> u64 {
-        self.term
+        self.record.term
     }
 
-    /// Admits an order of `term` for `cluster`. A higher term is on the disk when this returns; it blocks for that long.
+    /// The last order accepted, if no higher term was seen since.
+    #[must_use]
+    pub fn order(&self) -> Option<&Kept> {
+        self.record.order.as_ref().filter(|order| order.term == self.record.term)
+    }
+
+    /// Admits an order of `term` for `cluster`; `order` is there when it is accepted and new. A higher term and a new order are on the disk
+    /// when this returns; it blocks for that long.
     ///
     /// # Errors
-    /// When the order is stale or another cluster's, or its term cannot be kept: then it must not be obeyed.
-    pub fn admit(&mut self, cluster: &str, term: u64) -> Result<(), TermError> {
-        if cluster != self.cluster {
-            return Err(TermError::OtherCluster { theirs: cluster.into(), ours: self.cluster.clone() });
+    /// When the order is stale or another cluster's, or cannot be kept: then it must not be obeyed.
+    pub fn admit(&mut self, cluster: &str, term: u64, order: Option<Kept>) -> Result<(), TermError> {
+        if cluster != self.record.cluster {
+            return Err(TermError::OtherCluster { theirs: cluster.into(), ours: self.record.cluster.clone() });
         }
-        if term < self.term {
-            return Err(TermError::Stale { theirs: term, ours: self.term });
+        if term < self.record.term {
+            return Err(TermError::Stale { theirs: term, ours: self.record.term });
         }
-        if term > self.term {
-            let record = Record { cluster: self.cluster.clone(), term };
+        if term > self.record.term || order.is_some() {
+            // A higher term without an order of its own ends the order before it: nobody resumes what was deposed.
+            let record = Record { cluster: self.record.cluster.clone(), term, order };
             write(&self.directory, &record).map_err(|source| TermError::Storage { path: self.directory.join(FILE), source })?;
-            self.term = term;
+            self.record = record;
         }
         Ok(())
     }
@@ -153,7 +176,7 @@ mod tests {
         let directory = directory("survives");
         let mut term = Term::open(&directory, UID).unwrap();
         assert_eq!(term.current(), 0);
-        term.admit(UID, 7).unwrap();
+        term.admit(UID, 7, None).unwrap();
         assert_eq!(Term::open(&directory, UID).unwrap().current(), 7);
         assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
     }
@@ -161,40 +184,53 @@ mod tests {
     #[test]
     fn a_lower_term_is_refused_and_an_equal_one_admitted() {
         let mut term = Term::open(&directory("lower"), UID).unwrap();
-        term.admit(UID, 7).unwrap();
-        term.admit(UID, 7).unwrap();
-        assert!(matches!(term.admit(UID, 6), Err(TermError::Stale { theirs: 6, ours: 7 })));
+        term.admit(UID, 7, None).unwrap();
+        term.admit(UID, 7, None).unwrap();
+        assert!(matches!(term.admit(UID, 6, None), Err(TermError::Stale { theirs: 6, ours: 7 })));
         assert_eq!(term.current(), 7);
     }
 
     #[test]
     fn another_clusters_order_is_refused_whatever_its_term() {
         let mut term = Term::open(&directory("other"), UID).unwrap();
-        assert!(matches!(term.admit("another", 99), Err(TermError::OtherCluster { .. })));
+        assert!(matches!(term.admit("another", 99, None), Err(TermError::OtherCluster { .. })));
         assert_eq!(term.current(), 0);
+    }
+
+    #[test]
+    fn the_last_order_survives_a_restart_until_a_higher_term_is_seen() {
+        let directory = directory("order");
+        let kept = |term| Kept { term, data: Some("uuid".into()), assignment: serde_json::json!({ "role": "isolated" }) };
+        let mut term = Term::open(&directory, UID).unwrap();
+        term.admit(UID, 7, Some(kept(7))).unwrap();
+        term.admit(UID, 7, None).unwrap();
+        assert_eq!(Term::open(&directory, UID).unwrap().order(), Some(&kept(7)), "a repetition changes nothing");
+        term.admit(UID, 8, None).unwrap();
+        assert_eq!(Term::open(&directory, UID).unwrap().order(), None, "refused, but its term deposes the order before");
+        assert_eq!(Term::open(&directory, "another").unwrap().order(), None);
     }
 
     #[test]
     fn an_adopted_volume_starts_anew() {
         let directory = directory("adopted");
-        Term::open(&directory, "former").unwrap().admit("former", 40).unwrap();
+        Term::open(&directory, "former").unwrap().admit("former", 40, None).unwrap();
         let mut term = Term::open(&directory, UID).unwrap();
         assert_eq!(term.current(), 0);
-        term.admit(UID, 1).unwrap();
+        term.admit(UID, 1, None).unwrap();
         assert_eq!(Term::open(&directory, UID).unwrap().current(), 1);
     }
 
     #[test]
     fn a_crash_before_the_rename_leaves_the_old_term() {
         let directory = directory("before");
-        let draft = serde_json::to_vec(&Record { cluster: UID.into(), term: 8 }).unwrap();
+        let draft = serde_json::to_vec(&Record { cluster: UID.into(), term: 8, order: None }).unwrap();
         for written in 0..=draft.len() {
             let _ = fs::remove_dir_all(&directory);
-            Term::open(&directory, UID).unwrap().admit(UID, 7).unwrap();
+            Term::open(&directory, UID).unwrap().admit(UID, 7, None).unwrap();
             fs::write(directory.join(DRAFT), &draft[..written]).unwrap();
             let mut term = Term::open(&directory, UID).unwrap();
             assert_eq!(term.current(), 7, "{written} bytes written");
-            term.admit(UID, 9).unwrap();
+            term.admit(UID, 9, None).unwrap();
             assert_eq!(Term::open(&directory, UID).unwrap().current(), 9, "the left-over draft is in nobody's way");
         }
     }
@@ -202,8 +238,8 @@ mod tests {
     #[test]
     fn a_crash_after_the_rename_leaves_the_new_term() {
         let directory = directory("after");
-        Term::open(&directory, UID).unwrap().admit(UID, 7).unwrap();
-        fs::write(directory.join(DRAFT), serde_json::to_vec(&Record { cluster: UID.into(), term: 8 }).unwrap()).unwrap();
+        Term::open(&directory, UID).unwrap().admit(UID, 7, None).unwrap();
+        fs::write(directory.join(DRAFT), serde_json::to_vec(&Record { cluster: UID.into(), term: 8, order: None }).unwrap()).unwrap();
         fs::rename(directory.join(DRAFT), directory.join(FILE)).unwrap();
         assert_eq!(Term::open(&directory, UID).unwrap().current(), 8);
     }
@@ -211,7 +247,7 @@ mod tests {
     #[test]
     fn a_torn_file_is_never_read_as_a_term() {
         let directory = directory("torn");
-        Term::open(&directory, UID).unwrap().admit(UID, 7123).unwrap();
+        Term::open(&directory, UID).unwrap().admit(UID, 7123, None).unwrap();
         let whole = fs::read(directory.join(FILE)).unwrap();
         for kept in 0..whole.len() {
             fs::write(directory.join(FILE), &whole[..kept]).unwrap();
@@ -225,9 +261,9 @@ mod tests {
     fn a_term_that_cannot_be_kept_is_not_admitted() {
         let directory = directory("unwritable");
         let mut term = Term::open(&directory, UID).unwrap();
-        term.admit(UID, 7).unwrap();
+        term.admit(UID, 7, None).unwrap();
         fs::create_dir(directory.join(DRAFT)).unwrap(); // not even root can open a directory for writing
-        assert!(matches!(term.admit(UID, 8), Err(TermError::Storage { .. })));
+        assert!(matches!(term.admit(UID, 8, None), Err(TermError::Storage { .. })));
         assert_eq!(term.current(), 7);
         assert_eq!(Term::open(&directory, UID).unwrap().current(), 7);
     }

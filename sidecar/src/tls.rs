@@ -14,6 +14,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use sidecar_protocol::client::tls_config;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -47,8 +48,10 @@ pub enum TlsError {
 /// A usable set.
 #[derive(Clone, Debug)]
 pub struct Set {
-    /// For new connections.
+    /// For new connections to us.
     pub server: Arc<rustls::ServerConfig>,
+    /// For new connections to other members.
+    pub client: Arc<rustls::ClientConfig>,
     /// SHA-256 of the CA bundle, in hex.
     pub trust: String,
     /// When our certificate ends, in seconds since 1970.
@@ -106,7 +109,8 @@ impl Files {
         // A resumed session would bring its caller in under the CA of its first handshake.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Set { server: Arc::new(server), trust: sha256(&self.ca), expires, fingerprint: self.fingerprint() })
+        let client = tls_config(&self.ca, &self.certificate, &self.key).map_err(|error| unusable("tls.crt", &error))?;
+        Ok(Set { server: Arc::new(server), client: Arc::new(client), trust: sha256(&self.ca), expires, fingerprint: self.fingerprint() })
     }
 }
 

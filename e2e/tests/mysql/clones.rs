@@ -55,7 +55,7 @@ async fn an_interrupted_clone_starts_over_and_half_a_directory_is_never_data() -
 
 /// Waits until the clone is under way.
 async fn cloning(cluster: &Cluster) -> Result<()> {
-    let end = tokio::time::Instant::now() + crate::rig::PATIENCE;
+    let end = tokio::time::Instant::now() + crate::rig::patience();
     loop {
         let looks = "test -d /var/lib/mysql/.joining && ! test -d /var/lib/mysql/data && du -sm /var/lib/mysql/.joining | cut -f1";
         let arguments = ["exec", "-n", &cluster.namespace, "orders-1", "-c", "sidecar", "--", "sh", "-c", looks];

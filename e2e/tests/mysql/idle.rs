@@ -10,8 +10,8 @@ use crate::rig::{Cluster, OPERATOR_FAULTS, SYSTEM, eventually, on_stage};
 
 #[tokio::test]
 async fn an_idle_cluster_costs_no_api_write_and_drift_is_repaired() -> Result<()> {
+    let _alone = OPERATOR_FAULTS.lock().await;
     on_stage("idle", |lab, namespace| async move {
-        let _alone = OPERATOR_FAULTS.lock().await;
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.acks(1).await?;
         sleep(Duration::from_secs(5)).await;

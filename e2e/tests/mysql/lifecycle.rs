@@ -9,7 +9,8 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, Writer, eventually, on_stage};
+use crate::rig::{Cluster, eventually, on_stage};
+use crate::writer::Writer;
 
 #[tokio::test]
 async fn storage_that_cannot_grow_is_said_and_the_rest_goes_on_then_hibernate_wake_and_suspend() -> Result<()> {

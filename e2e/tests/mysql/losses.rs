@@ -6,12 +6,13 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, OPERATOR_FAULTS, Writer, eventually, on_stage, restart_operator};
+use crate::rig::{Cluster, OPERATOR_FAULTS, eventually, on_stage, restart_operator};
+use crate::writer::Writer;
 
 #[tokio::test]
 async fn lost_pods_processes_and_operators_lose_no_row() -> Result<()> {
+    let _alone = OPERATOR_FAULTS.lock().await;
     on_stage("faults", |lab, namespace| async move {
-        let _alone = OPERATOR_FAULTS.lock().await;
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.acks(1).await?;
         cluster.ledger().await?;
@@ -83,6 +84,7 @@ async fn a_lost_volume_is_filled_again_and_never_initialised_again() -> Result<(
 
 #[tokio::test]
 async fn when_the_primary_and_an_acknowledging_replica_lose_their_volumes_a_person_decides() -> Result<()> {
+    let _alone = OPERATOR_FAULTS.lock().await;
     on_stage("lost", |lab, namespace| async move {
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.acks(1).await?;
@@ -92,7 +94,6 @@ async fn when_the_primary_and_an_acknowledging_replica_lose_their_volumes_a_pers
         let acknowledged = writer.finish().await?;
         cluster.holds(&acknowledged).await?;
         // The operator must not see the losses one after the other: each alone would heal.
-        let _alone = OPERATOR_FAULTS.lock().await;
         lab.kubectl(&["scale", "deployment", "-n", crate::rig::SYSTEM, "--all", "--replicas=0"]).await?;
         try_join_all([lab.lose_pvc(&namespace, "data-orders-0"), lab.lose_pvc(&namespace, "data-orders-1")]).await?;
         lab.kubectl(&["scale", "deployment", "-n", crate::rig::SYSTEM, "--all", "--replicas=1"]).await?;

@@ -4,14 +4,27 @@
 //! Security *restricted* enforced, and prints pods, events and logs when it fails.
 
 mod births;
+mod changes;
 mod clones;
+mod durability;
+mod endurance;
+mod evictions;
+mod failover;
+mod fences;
 mod idle;
 mod lifecycle;
 mod losses;
+mod outages;
+mod plugin;
+mod pool;
 mod refusals;
+mod returns;
 mod rig;
 mod scales;
 mod secrets;
 mod standalone;
 mod strangers;
+mod switchovers;
 mod updates;
+mod verbs;
+mod writer;

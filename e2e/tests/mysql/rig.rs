@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +14,6 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell, Semaphore};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Where the chart is installed.
@@ -25,7 +22,7 @@ pub const SYSTEM: &str = "understudy-system";
 pub const IMAGE: &str = "localhost/mysql:9.7";
 pub const OTHER_IMAGE: &str = "localhost/mysql:9.7-b";
 /// Coming up, cloning and rolling three members takes well under this on two cores that other tests share.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// A single statement on loopback.
 const STATEMENT: Duration = Duration::from_secs(10);
 /// A routing proxy learns of an endpoint.
@@ -33,8 +30,18 @@ const ROUTING: Duration = Duration::from_secs(5);
 /// Clusters at a time: two cores run six mysqlds, and more only makes each test slower.
 static STAGES: Semaphore = Semaphore::const_new(2);
 static OPERATOR: OnceCell<()> = OnceCell::const_new();
-/// Faults of the operator itself are a fault for every test.
+/// Faults of the operator itself, or of the API server, are faults for every test. Taken before a place on the stage, so that who waits holds none.
 pub static OPERATOR_FAULTS: Mutex<()> = Mutex::const_new(());
+
+/// `LAB_SHARED=1`: others work in this lab and on this machine too. The operator that runs is theirs as well, and all takes longer.
+fn is_shared() -> bool {
+    std::env::var_os("LAB_SHARED").is_some()
+}
+
+/// How long a test waits for what must come.
+pub fn patience() -> Duration {
+    if is_shared() { PATIENCE * 5 / 4 } else { PATIENCE }
+}
 
 /// Runs `test` in a namespace of its own with the operator installed.
 pub async fn on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
@@ -65,6 +72,9 @@ async fn install(lab: &Lab) -> Result<()> {
         "120s",
     ];
     lab.helm(&arguments).await.context("helm install; `lab images` builds the image")?;
+    if is_shared() {
+        return Ok(());
+    }
     // A pod of an earlier run of the tests may hold an older image of the same tag.
     lab.kubectl(&["rollout", "restart", "deployment", "-n", SYSTEM]).await?;
     lab.kubectl(&["rollout", "status", "deployment", "-n", SYSTEM, "--timeout=120s"]).await?;
@@ -73,7 +83,7 @@ async fn install(lab: &Lab) -> Result<()> {
 
 /// Tries `check` until it holds, or fails with its last words.
 pub async fn eventually<F: Future<Output = Result<()>>>(what: &str, mut check: impl FnMut() -> F) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience();
     loop {
         let last = match timeout(STATEMENT * 3, check()).await {
             Ok(Ok(())) => return Ok(()),
@@ -287,7 +297,9 @@ impl Cluster {
                 let numbers = self.numbers(&member.name).await?;
                 let missing: Vec<_> = acknowledged.difference(&numbers).collect();
                 ensure!(missing.is_empty(), "{} misses {} rows, the first is {:?}", member.name, missing.len(), missing.first());
-                ensure!(first.get_or_insert_with(|| numbers.clone()) == &numbers, "{} differs from the first member", member.name);
+                let first = first.get_or_insert_with(|| numbers.clone());
+                let (more, less): (Vec<_>, Vec<_>) = (numbers.difference(first).collect(), first.difference(&numbers).collect());
+                ensure!(more.is_empty() && less.is_empty(), "{} differs from the first member: +{more:?} -{less:?}", member.name);
             }
             Ok(())
         })
@@ -325,51 +337,4 @@ impl Cluster {
 pub async fn restart_operator(lab: &Lab) -> Result<()> {
     lab.kubectl(&["delete", "pod", "-n", SYSTEM, "-l", "app.kubernetes.io/name=understudy", "--wait=false"]).await?;
     Ok(())
-}
-
-/// Writes single rows through `NAME-primary` until it is told to stop, and remembers what was acknowledged.
-pub struct Writer {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<BTreeSet<u64>>,
-}
-
-impl Writer {
-    pub fn start(cluster: &Cluster, first: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (cluster, stopped) = (cluster.clone(), stop.clone());
-        let task = tokio::spawn(async move {
-            let mut acknowledged = BTreeSet::new();
-            let mut connection: Option<Conn> = None;
-            let mut number = first;
-            while !stopped.load(Ordering::Relaxed) {
-                if connection.is_none() {
-                    connection = timeout(Duration::from_secs(2), cluster.through("primary")).await.ok().and_then(Result::ok);
-                }
-                let Some(writes) = connection.as_mut() else {
-                    sleep(Duration::from_millis(50)).await;
-                    continue;
-                };
-                // A number is tried once: what was not acknowledged may or may not be there.
-                let insert = writes.exec_drop("INSERT INTO ledger (number, note) VALUES (?, 'x')", (number,));
-                match timeout(Duration::from_secs(5), insert).await {
-                    Ok(Ok(())) => {
-                        acknowledged.insert(number);
-                    }
-                    _ => connection = None,
-                }
-                number += 1;
-                sleep(Duration::from_millis(5)).await;
-            }
-            acknowledged
-        });
-        Self { stop, task }
-    }
-
-    /// Stops, and tells what was acknowledged.
-    pub async fn finish(self) -> Result<BTreeSet<u64>> {
-        self.stop.store(true, Ordering::Relaxed);
-        let acknowledged = timeout(Duration::from_secs(30), self.task).await.context("the writer hangs")??;
-        ensure!(!acknowledged.is_empty(), "not one write was acknowledged");
-        Ok(acknowledged)
-    }
 }

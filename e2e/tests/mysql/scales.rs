@@ -3,7 +3,9 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::rig::{Cluster, Writer, eventually, on_stage};
+use crate::pool::Pool;
+use crate::rig::{Cluster, eventually, on_stage};
+use crate::writer::Writer;
 
 #[tokio::test]
 async fn scale_up_down_and_up_again_under_writes() -> Result<()> {
@@ -52,13 +54,13 @@ async fn a_primary_above_the_new_size_hands_over_before_it_leaves() -> Result<()
         cluster.ready(3).await?;
         cluster.acks(1).await?;
         let term = cluster.status().await?.term;
-        let writer = Writer::start(&cluster, 1);
+        let pool = Pool::start(&cluster, 1).await?;
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         cluster.merge(json!({"replicas": 1})).await?;
         cluster.ready(1).await?;
         ensure!(cluster.primary().await? == "orders-0", "the only member left must lead");
         ensure!(cluster.status().await?.term > term, "a hand-over claims a term");
-        let acknowledged = writer.finish().await?;
+        let acknowledged = pool.finish().await?;
         cluster.holds(&acknowledged).await
     })
     .await

@@ -9,7 +9,8 @@ use kube::api::ListParams;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, SYSTEM, Writer, eventually, on_stage};
+use crate::rig::{Cluster, SYSTEM, eventually, on_stage};
+use crate::writer::Writer;
 
 #[tokio::test]
 async fn no_password_is_found_where_it_does_not_belong() -> Result<()> {

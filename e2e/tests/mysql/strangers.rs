@@ -45,6 +45,7 @@ async fn strangers_namesakes_and_old_terms_are_refused() -> Result<()> {
             cluster: uid.to_owned(),
             term,
             incarnation: seen.incarnation.clone(),
+            after: seen.orders,
             assignment: Assignment::Isolated,
         };
         let refused = |outcome: Result<Report<State>, ClientError>| match outcome {

@@ -6,7 +6,9 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, OTHER_IMAGE, Writer, eventually, on_stage};
+use crate::pool::Pool;
+use crate::rig::{Cluster, OTHER_IMAGE, eventually, on_stage};
+use crate::writer::Writer;
 
 async fn image_of(cluster: &Cluster, member: &str) -> Result<String> {
     let pod = cluster.pods().get(member).await?;
@@ -20,7 +22,7 @@ async fn an_update_rolls_replicas_first_and_a_partition_holds_it() -> Result<()>
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.acks(1).await?;
         cluster.ledger().await?;
-        let writer = Writer::start(&cluster, 1);
+        let pool = Pool::start(&cluster, 1).await?;
         // A canary: only ordinal 2.
         cluster.merge(json!({"image": OTHER_IMAGE, "update": {"partition": 2}})).await?;
         eventually("the canary", || async {
@@ -51,7 +53,7 @@ async fn an_update_rolls_replicas_first_and_a_partition_holds_it() -> Result<()>
             ensure!(image_of(&cluster, &member).await? == OTHER_IMAGE, "{member} has the old image");
             ensure!(cluster.sql(&member, "SELECT @@max_connections").await? == "77", "{member} has the old option");
         }
-        let acknowledged = writer.finish().await?;
+        let acknowledged = pool.finish().await?;
         cluster.holds(&acknowledged).await
     })
     .await

@@ -10,7 +10,7 @@ pub const PERCENT: u64 = 10;
 /// Whether `new` says nothing that `old` did not.
 pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
     // Destructured whole: a new field has to be thought about.
-    let Report { cluster, member, incarnation, term, sidecar, trust, state } = old;
+    let Report { cluster, member, incarnation, term, orders, sidecar, trust, state } = old;
     let State {
         data,
         process,
@@ -19,6 +19,11 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         position,
         replication,
         semi_sync,
+        // A switchover that waits for it looks again by itself.
+        busy_seconds: _,
+        fenced,
+        archive,
+        condemned,
         acknowledges,
         server_uuid,
         cloned_from,
@@ -30,6 +35,7 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         && *member == new.member
         && *incarnation == new.incarnation
         && *term == new.term
+        && *orders == new.orders
         && *sidecar == new.sidecar
         && *trust == new.trust
         && same_data(data, &new.state.data)
@@ -39,6 +45,9 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         && position.is_some() == new.state.position.is_some()
         && same_channel(replication.as_ref(), new.state.replication.as_ref())
         && *semi_sync == new.state.semi_sync
+        && *fenced == new.state.fenced
+        && *archive == new.state.archive
+        && *condemned == new.state.condemned
         && *acknowledges == new.state.acknowledges
         && *server_uuid == new.state.server_uuid
         && *cloned_from == new.state.cloned_from
@@ -86,22 +95,17 @@ mod tests {
             member: "simple-1".into(),
             incarnation: "a".into(),
             term: 1,
+            orders: 0,
             sidecar: "1".into(),
             trust: "t".into(),
             state: State {
                 data: Data::Present,
                 process: Process::Running,
                 role: Role::Replica,
-                accepted: None,
                 position: Some(sidecar_protocol::mysql::Position::default()),
                 replication: Some(channel),
-                semi_sync: None,
-                acknowledges: false,
-                server_uuid: None,
-                cloned_from: None,
-                version: None,
                 ready: true,
-                problem: None,
+                ..State::default()
             },
         }
     }

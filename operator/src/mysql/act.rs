@@ -65,6 +65,7 @@ fn order(context: &Context, desired: &Desired, observed: &Observed, term: u64, d
                 term,
                 // The start of the sidecar that this was decided about: another one may have lost its volume since.
                 incarnation: report.incarnation.clone(),
+                after: report.orders,
                 assignment: assignment.clone(),
             };
             context.members.order(&desired.uid, &desired.member_name(*ordinal), order);

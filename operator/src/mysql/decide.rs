@@ -2,28 +2,31 @@
 //!
 //! Read [`decide`] first: it asks, in this order, whether the cluster sleeps, has been born, is changing its primary, has lost it,
 //! and only then looks after acknowledgements, scale and roll-out. Each question has its room:
-//! [`birth`] the first primary; [`handover`] a planned switchover; [`loss`] a primary whose data is gone; [`acks`] who acknowledges;
-//! [`rollout`] scale and updates.
+//! [`birth`] the first primary; [`handover`] a planned switchover; [`alarm`] whether the primary is lost, and [`failover`] what then;
+//! [`acks`] who acknowledges; [`repair`] members that cannot follow; [`rollout`] scale and updates.
 //!
 //! A decision that claims authority ([`Decision::intent`]) is written to status, guarded by resourceVersion, before anything is
 //! done; then `decide` runs again on what was written. So a crash between any two steps resumes.
 
 pub mod acks;
+pub mod alarm;
 pub mod birth;
+pub mod failover;
 pub mod handover;
-pub mod loss;
+pub mod repair;
 pub mod rollout;
 mod view;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::mysql::{AckMember, MySQLClusterStatus, Transition, TransitionKind};
+use crds::mysql::{AckMember, HandoverRequest, MySQLClusterStatus, Transition, TransitionKind};
 use jiff::Timestamp;
 use sidecar_protocol::mysql::Assignment;
 
 use super::observed::Observed;
 use super::validate::Desired;
+use alarm::Alarm;
 pub use view::View;
 
 /// How soon to look again while a change of primary is under way: positions move without an event.
@@ -46,7 +49,7 @@ pub enum State {
     Updating,
     /// A planned change of primary.
     SwitchingOver,
-    /// A change of primary because its data is gone.
+    /// A change of primary because it is lost.
     FailingOver,
     /// The primary does not answer or does not accept writes yet; it stays the primary.
     PrimaryUnavailable,
@@ -98,6 +101,8 @@ pub struct Decision {
     pub degraded: Option<String>,
     /// Reason and message of what only a person can mend.
     pub stalled: Option<(String, String)>,
+    /// Why what a person asked for is not done.
+    pub refused: Option<String>,
     /// When to look again; `None` waits for an event.
     pub requeue: Option<Duration>,
 }
@@ -142,6 +147,8 @@ pub struct Authority {
     pub ack_set: Vec<AckMember>,
     /// How many at least.
     pub acks: u32,
+    /// A hand-over that was asked for and has not begun.
+    pub handover: Option<HandoverRequest>,
 }
 
 impl Authority {
@@ -155,18 +162,20 @@ impl Authority {
             transition: status.transition.clone(),
             ack_set: status.ack_set.clone(),
             acks: status.acks,
+            handover: status.handover.clone(),
         }
     }
 
     /// Writes it into `status`.
     pub fn write(self, status: &mut MySQLClusterStatus) {
-        let Self { term, primary, initialised, transition, ack_set, acks } = self;
+        let Self { term, primary, initialised, transition, ack_set, acks, handover } = self;
         status.term = term;
         status.primary = primary;
         status.initialised = initialised;
         status.transition = transition;
         status.ack_set = ack_set;
         status.acks = acks;
+        status.handover = handover;
     }
 }
 
@@ -184,6 +193,7 @@ impl Decision {
             progressing: None,
             degraded: None,
             stalled: None,
+            refused: None,
             requeue: None,
         }
     }
@@ -237,8 +247,7 @@ fn awake(view: &View<'_>) -> Decision {
     };
     match &status.transition {
         Some(change) if change.kind == TransitionKind::Switchover => handover::go_on(view, primary, change),
-        Some(change) if change.kind == TransitionKind::Failover => loss::go_on(view, primary, change),
-        _ if view.lost_its_data(primary) => loss::begin(view, primary),
+        Some(change) if change.kind == TransitionKind::Failover => failover::go_on(view, primary, change),
         _ => steady(view, primary),
     }
 }
@@ -254,21 +263,45 @@ fn hibernate(view: &View<'_>) -> Decision {
     decision
 }
 
-/// A primary that has its data: everybody follows it, and the rest of the house is kept.
+/// Everybody follows the primary, and the rest of the house is kept; unless it is lost.
 fn steady(view: &View<'_>, primary: u32) -> Decision {
+    let alarm = alarm::of(view, primary);
+    if let Some(claim) = failover::begin(view, primary, &alarm) {
+        return claim;
+    }
+    if alarm != Alarm::None {
+        let mut decision = failover::stuck(view, primary, &alarm, summary(view, primary));
+        decision.orders = follow(view, primary, view.status.acks);
+        return decision;
+    }
     let acks = acks::plan(view, primary);
     if let Some((reason, authority)) = acks.intent {
         return Decision::claim(view, State::Scaling, reason, authority);
     }
     let rollout = rollout::plan(view, primary);
-    if let rollout::Plan::HandOver { why } = &rollout
-        && let Some(claim) = handover::begin(view, primary, why)
-    {
-        return claim;
+    let planned = match &rollout {
+        rollout::Plan::HandOver { why } => Some(why.as_str()),
+        _ => None,
+    };
+    let (mut waiting, mut refused) = (None, None);
+    match handover::wanted(view, primary, planned) {
+        handover::Wanted::Nothing => {}
+        handover::Wanted::Claim(claim) => return *claim,
+        handover::Wanted::Waiting(why) => waiting = Some(why),
+        handover::Wanted::Refused(why) => refused = Some(why),
     }
     let mut decision = summary(view, primary);
+    decision.progressing.clone_from(&waiting);
+    decision.refused = refused;
     decision.orders = follow(view, primary, acks.order);
-    if let Some(why) = acks::closed_until_filled(view) {
+    decision.step = repair::replaceable(view, primary);
+    if view.is_fenced(primary) {
+        decision.orders.insert(primary, Assignment::Isolated);
+        decision.state = State::PrimaryUnavailable;
+        decision.reason = format!("{} is the primary and is fenced on request", view.desired.member_name(primary));
+        decision.degraded = Some(decision.reason.clone());
+        decision.route = Route::Nobody;
+    } else if let Some(why) = acks::closed_until_filled(view) {
         let name = view.desired.member_name(primary);
         decision.orders.insert(primary, Assignment::Isolated);
         decision.state = State::PrimaryUnavailable;
@@ -277,8 +310,11 @@ fn steady(view: &View<'_>, primary: u32) -> Decision {
     } else if view.is_open_primary(primary) {
         decision.route = Route::To(primary);
     }
-    decision.degraded = decision.degraded.or(acks.degraded);
-    decision.requeue = acks.settling.then_some(SETTLING);
+    // Who is missing, and what that means for commits.
+    decision.degraded = [decision.degraded, acks.degraded].into_iter().flatten().reduce(|members, commits| format!("{members}; {commits}"));
+    // Clients wait while fewer are recorded than must acknowledge.
+    let hanging = view.status.ack_set.len() < usize::try_from(view.status.acks).unwrap_or(usize::MAX);
+    decision.requeue = (acks.settling || waiting.is_some()).then_some(if hanging { CHANGING } else { SETTLING });
     rollout.apply(view, decision)
 }
 
@@ -287,8 +323,8 @@ fn follow(view: &View<'_>, primary: u32, acks: u32) -> BTreeMap<u32, Assignment>
     let mut orders = BTreeMap::new();
     for &ordinal in view.observed.members.keys() {
         let assignment = if ordinal == primary {
-            Assignment::Primary { acks, members: view.everybody() }
-        } else if ordinal >= view.desired.replicas {
+            Assignment::Primary { acks, members: view.everybody(), barred: acks::barred(view, primary) }
+        } else if ordinal >= view.desired.replicas || view.is_fenced(ordinal) {
             // Leaving: it stops receiving, so that its position stands still while the others reach it (I2).
             Assignment::Isolated
         } else {
@@ -296,6 +332,7 @@ fn follow(view: &View<'_>, primary: u32, acks: u32) -> BTreeMap<u32, Assignment>
                 source: view.peer(primary),
                 donors: view.donors(ordinal, primary),
                 acknowledges: acks::counts(view, ordinal),
+                replace: repair::replace(view, ordinal, primary),
             }
         };
         orders.insert(ordinal, assignment);

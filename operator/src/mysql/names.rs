@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 pub const CLUSTER_LABEL: &str = "understudy.dev/cluster";
 /// Label and value of everything that this operator makes.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "understudy");
+/// Label and value of what the operator writes for people to read, and does not read itself.
+pub const RECORD_LABEL: (&str, &str) = ("understudy.dev/record", "decisions");
 /// Label and value of the operator's own pods, as the chart writes them.
 pub const OPERATOR_LABEL: (&str, &str) = ("app.kubernetes.io/name", "understudy");
 /// What kind of cluster: a cluster of another engine with the same name is another one.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::annotations::{ACCEPT_LOSS, FENCED, RECLONE, SWITCHOVER};
 use crds::mysql::MySQLCluster;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -22,8 +23,6 @@ use crate::apply::Live;
 use crate::members::Members;
 use crate::watches::Caches;
 
-/// Consent to lose what a member does not hold: `MEMBER@TERM`.
-pub const CONSENT_ANNOTATION: &str = "understudy.dev/accept-loss";
 /// A pod that is not placed at once may only wait for its volume to be made.
 const PLACING: Duration = Duration::from_secs(10);
 /// A crash heals by a restart; what crashes again and again does not.
@@ -99,11 +98,15 @@ impl Looked<'_> {
                 name,
             }
         };
+        let asked = |annotation: &str| self.cluster.annotations().get(annotation).map(String::as_str);
         Observed {
             members: ordinals.into_iter().map(|ordinal| (ordinal, member(ordinal))).collect(),
             stateful_set: set.map(|set| StatefulSetSeen { replicas: replicas(set), current: is_current(set) }),
             route: self.slice.and_then(routed),
-            consent: self.cluster.annotations().get(CONSENT_ANNOTATION).and_then(|text| consent(text)),
+            consent: asked(ACCEPT_LOSS).and_then(in_term),
+            switchover: asked(SWITCHOVER).and_then(in_term),
+            fenced: asked(FENCED).iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect(),
+            reclone: asked(RECLONE).and_then(|text| text.trim().split_once('@')).map(|(name, uuid)| (name.to_owned(), uuid.to_owned())),
         }
     }
 
@@ -187,12 +190,14 @@ fn is_current(set: &StatefulSet) -> bool {
     set.status.as_ref().and_then(|status| status.observed_generation).is_some_and(|seen| Some(seen) == set.metadata.generation)
 }
 
-/// Pod name that the slice routes to.
-fn routed(slice: &EndpointSlice) -> Option<String> {
-    slice.endpoints.iter().flatten().next()?.target_ref.as_ref()?.name.clone()
+/// Name and UID of the pod that the slice routes to.
+fn routed(slice: &EndpointSlice) -> Option<(String, String)> {
+    let pod = slice.endpoints.iter().flatten().next()?.target_ref.as_ref()?;
+    Some((pod.name.clone()?, pod.uid.clone()?))
 }
 
-fn consent(text: &str) -> Option<(String, u64)> {
+/// `MEMBER@TERM`.
+fn in_term(text: &str) -> Option<(String, u64)> {
     let (member, term) = text.trim().rsplit_once('@')?;
     Some((member.to_owned(), term.parse().ok()?))
 }

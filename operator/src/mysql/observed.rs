@@ -2,7 +2,7 @@
 //!
 //! Unknown is a value: a member that does not answer is [`Seen::Silent`], never "down".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -39,10 +39,16 @@ pub struct Observed {
     pub members: BTreeMap<u32, Member>,
     /// The StatefulSet, if it exists.
     pub stateful_set: Option<StatefulSetSeen>,
-    /// Pod name that `NAME-primary` routes to now.
-    pub route: Option<String>,
+    /// Pod name and UID that `NAME-primary` routes to now.
+    pub route: Option<(String, String)>,
     /// `understudy.dev/accept-loss: MEMBER@TERM`: a person consents to promote this member in this term.
     pub consent: Option<(String, u64)>,
+    /// `understudy.dev/switchover: MEMBER@TERM`, or `any@TERM`: a person asks for a hand-over in this term.
+    pub switchover: Option<(String, u64)>,
+    /// `understudy.dev/fenced: MEMBER,…`: these serve nobody and are not promoted.
+    pub fenced: BTreeSet<String>,
+    /// `understudy.dev/reclone: MEMBER@SERVER_UUID`: this data directory is to be discarded and cloned anew.
+    pub reclone: Option<(String, String)>,
 }
 
 /// One member.

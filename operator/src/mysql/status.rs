@@ -89,6 +89,7 @@ pub fn status(pass: &Pass<'_>, old: &MySQLClusterStatus, now: Timestamp) -> MySQ
         transition: old.transition.clone(),
         ack_set: old.ack_set.clone(),
         acks: old.acks,
+        handover: old.handover.clone(),
     }
 }
 
@@ -129,6 +130,8 @@ fn row(view: &View<'_>, ordinal: u32, member: &Member) -> MemberStatus {
         if let Some(old) = view.status.members.iter().find(|old| old.name == member.name) {
             row.cloned_from.clone_from(&old.cloned_from);
             row.version.clone_from(&old.version);
+            row.server_uuid.clone_from(&old.server_uuid);
+            row.archive.clone_from(&old.archive);
         }
         return row;
     };
@@ -145,6 +148,8 @@ fn row(view: &View<'_>, ordinal: u32, member: &Member) -> MemberStatus {
     }
     row.cloned_from.clone_from(&state.cloned_from);
     row.version.clone_from(&state.version);
+    row.server_uuid.clone_from(&state.server_uuid);
+    row.archive = state.archive.as_ref().map(|archive| archive.file.clone());
     if let Some(channel) = state.replication.as_ref().filter(|_| state.role == Role::Replica) {
         row.source = channel.source.split('.').next().map(str::to_owned);
         row.tls = Some(channel.tls);

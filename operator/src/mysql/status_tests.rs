@@ -28,16 +28,12 @@ fn state(role: Role) -> State {
         data: Data::Present,
         process: Process::Running,
         role,
-        accepted: None,
-        position: None,
         replication: (role == Role::Replica).then_some(channel),
-        semi_sync: None,
-        acknowledges: false,
         server_uuid: Some("u".into()),
         cloned_from: (role == Role::Replica).then(|| "simple-0".into()),
         version: Some("9.7.4".into()),
         ready: true,
-        problem: None,
+        ..State::default()
     }
 }
 
@@ -48,6 +44,7 @@ fn member(ordinal: u32, state: State) -> (u32, Member) {
         member: name.clone(),
         incarnation: "i".into(),
         term: 1,
+        orders: 0,
         sidecar: "0".into(),
         trust: String::new(),
         state,
@@ -60,8 +57,8 @@ fn observed() -> Observed {
     Observed {
         members: BTreeMap::from([member(0, state(Role::Primary)), member(1, state(Role::Replica)), member(2, state(Role::Replica))]),
         stateful_set: Some(StatefulSetSeen { replicas: 3, current: true }),
-        route: Some("simple-0".into()),
-        consent: None,
+        route: Some(("simple-0".into(), "p".into())),
+        ..Observed::default()
     }
 }
 
@@ -77,6 +74,7 @@ fn decision(state: decide::State, reason: &str) -> Decision {
         progressing: None,
         degraded: None,
         stalled: None,
+        refused: None,
         requeue: None,
     }
 }

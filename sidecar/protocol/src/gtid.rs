@@ -86,6 +86,13 @@ impl GtidSet {
         rest
     }
 
+    /// The part that was first committed by the server with this UUID.
+    #[must_use]
+    pub fn committed_by(&self, server_uuid: &str) -> Self {
+        let server_uuid = server_uuid.to_lowercase();
+        Self { origins: self.origins.iter().filter(|((uuid, _), _)| *uuid == server_uuid).map(|(o, i)| (o.clone(), i.clone())).collect() }
+    }
+
     /// Whether every transaction of `other` is here.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {

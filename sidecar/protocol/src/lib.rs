@@ -42,6 +42,8 @@ pub mod probe {
     pub const READY: &str = "/readyz";
     /// 200 while the sidecar itself lives.
     pub const LIVE: &str = "/livez";
+    /// The database container's preStop hook: answers when this member may go, since it is no open primary (any more), or is alone.
+    pub const RELEASE: &str = "/releasez";
     /// Prometheus text.
     pub const METRICS: &str = "/metrics";
 }
@@ -56,6 +58,9 @@ pub struct Order<A> {
     /// [`Report::incarnation`] of the sidecar that the order was made for. Another one refuses it: an order that was late on its way
     /// must not reach a member that has lost its volume, and with it the memory of the terms it saw.
     pub incarnation: String,
+    /// [`Report::orders`] that the order was decided upon: compare and swap. An order that was stuck on its way, in the socket of a frozen
+    /// member for instance, never takes effect after a newer one of the same term.
+    pub after: u64,
     /// The role to hold, and how.
     pub assignment: A,
 }
@@ -71,6 +76,9 @@ pub struct Report<S> {
     pub incarnation: String,
     /// Highest term this member has seen; survives restarts.
     pub term: u64,
+    /// How many different orders this incarnation has accepted.
+    #[serde(default)]
+    pub orders: u64,
     /// Version of the sidecar.
     pub sidecar: String,
     /// SHA-256, in hex, of the CA bundle that it trusts now; the operator moves to a new CA only when everybody trusts it.
@@ -101,6 +109,8 @@ pub enum RefusalCode {
     OtherCluster,
     /// The order was made for an earlier start of this sidecar (I8).
     OtherIncarnation,
+    /// Another order was accepted since this one was decided (I8).
+    Overtaken,
     /// The caller's certificate may read but not order.
     NotTheOperator,
     /// The body is not an order.

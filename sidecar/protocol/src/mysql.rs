@@ -21,8 +21,13 @@ pub enum Assignment {
     Primary {
         /// Replicas that must acknowledge a commit before the client hears of it (semi-sync AFTER_SYNC); 0 turns it off.
         acks: u32,
-        /// Ordinals whose replication accounts must exist.
+        /// Ordinals of all members: their replication accounts must exist, and a majority of them keeps a primary open that the operator
+        /// does not reach.
         members: Vec<u32>,
+        /// Ordinals that may not replicate from this server: their accounts are locked here, and what they hold open is cut off. So a
+        /// member that cannot be told leaves the ack set without acknowledging behind anybody's back (I2).
+        #[serde(default)]
+        barred: Vec<u32>,
     },
     /// Be read-only and follow `source`. An empty member clones first, from the first of `donors` that works.
     Replica {
@@ -32,6 +37,10 @@ pub enum Assignment {
         donors: Vec<Peer>,
         /// Whether its receipt of a transaction counts for semi-sync. Only members of the recorded ack set have this.
         acknowledges: bool,
+        /// `server_uuid` of a data directory that cannot follow: what only it holds is archived, and then it is condemned
+        /// ([`State::condemned`]), to be cloned anew (I6). Of no effect on any other data directory (I10).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replace: Option<String>,
     },
     /// Be read-only, follow nobody, receive nothing; report positions read after stopping (I2).
     Isolated,
@@ -46,8 +55,8 @@ pub struct Peer {
     pub host: String,
 }
 
-/// What is true of a member's database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is true of a member's database. The default is what is known of an empty volume before anything was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// What the volume holds.
@@ -71,6 +80,18 @@ pub struct State {
     /// Whether this member acknowledges as a semi-sync replica now.
     #[serde(default)]
     pub acknowledges: bool,
+    /// On a primary: age of the oldest transaction or statement of a client in whole seconds, when there is one of a second or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_seconds: Option<u32>,
+    /// It is to be primary, and has closed itself: neither the operator nor a majority of the members is in reach.
+    #[serde(default)]
+    pub fenced: bool,
+    /// The newest archive of what only this member held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// This data directory is archived and marked: the next start of the sidecar discards it. The pod may be replaced.
+    #[serde(default)]
+    pub condemned: bool,
     /// `@@server_uuid`, new with each initialise or clone: tells a refilled volume from the one it replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_uuid: Option<String>,
@@ -89,10 +110,11 @@ pub struct State {
 }
 
 /// What the volume holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Data {
     /// Nothing: certain, not unknown.
+    #[default]
     Empty,
     /// Being initialised.
     Initialising,
@@ -110,20 +132,35 @@ pub enum Data {
 }
 
 /// The database process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Process {
-    /// The curtain is still closed, or nobody listens on the socket.
+    /// Certain: the curtain is closed, or it had answered and nobody listens on the socket any more, or it never came up in time.
+    #[default]
     Down,
+    /// It may come up: it has not answered yet since the sidecar started.
+    Starting,
+    /// Unknown: it holds the socket and does not answer.
+    Silent,
     /// It answers.
     Running,
 }
 
+/// Transactions that only one member held, kept when its data directory was discarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// Path of the file on the member's volume.
+    pub file: String,
+    /// The transactions.
+    pub gtids: GtidSet,
+}
+
 /// What mysqld does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
     /// mysqld does not answer.
+    #[default]
     Unknown,
     /// Accepts writes.
     Primary,
@@ -185,12 +222,15 @@ pub struct Replication {
 }
 
 /// Semi-sync on the primary's side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SemiSync {
     /// `rpl_semi_sync_source_wait_for_replica_count`.
     pub acks: u32,
     /// Connected semi-sync replicas.
     pub clients: u32,
+    /// Ordinals of the members that receive from this server now.
+    #[serde(default)]
+    pub dumping: Vec<u32>,
 }
 
 /// Something wrong, that a person may have to mend.

@@ -45,11 +45,11 @@ pub struct Account {
     grants: Vec<String>,
 }
 
-/// All accounts that must exist, with `members` of the cluster.
+/// All accounts that must exist, with `members` of the cluster. Those of `barred` are left as they are: who is let in anew gets in last.
 ///
 /// # Errors
 /// A Secret cannot be read, or names a reserved account.
-pub fn wanted(config: &Config, members: &[u32]) -> Result<Vec<Account>, AccountsError> {
+pub fn wanted(config: &Config, members: &[u32], barred: &[u32]) -> Result<Vec<Account>, AccountsError> {
     let require = if config.standalone { "SSL" } else { "X509" };
     let plain = |user: String, password: &str, grant: &str| Account {
         user,
@@ -60,7 +60,8 @@ pub fn wanted(config: &Config, members: &[u32]) -> Result<Vec<Account>, Accounts
     };
     let replication = files::read(&config.system_dir.join("replication"))?;
     let mut accounts = vec![plain(CLONE_USER.into(), &files::read(&config.system_dir.join("clone"))?, "BACKUP_ADMIN")];
-    accounts.extend(members.iter().map(|ordinal| plain(replication_user(*ordinal), &replication, "REPLICATION SLAVE")));
+    let admitted = members.iter().filter(|ordinal| !barred.contains(ordinal));
+    accounts.extend(admitted.map(|ordinal| plain(replication_user(*ordinal), &replication, "REPLICATION SLAVE")));
     if let Some(dir) = &config.app_dir {
         let (user, password, database) =
             (files::read(&dir.join("username"))?, files::read(&dir.join("password"))?, files::read(&dir.join("database"))?);

@@ -18,12 +18,18 @@ pub const REPLICATION_PREFIX: &str = "understudy_repl_";
 /// Server ids start here: those of the xtrabackup set-ups that this replaces.
 const SERVER_ID_BASE: u32 = 100;
 /// Heartbeats come each second; a connection that is silent for this many seconds is made anew.
-const REPLICA_NET_TIMEOUT_SECONDS: u32 = 5;
+const REPLICA_NET_TIMEOUT_SECONDS: u32 = 3;
 
 /// The replication account of a member: one each, so that one can be cut off alone.
 #[must_use]
 pub fn replication_user(ordinal: u32) -> String {
     format!("{REPLICATION_PREFIX}{ordinal}")
+}
+
+/// The member that replicates by this account.
+#[must_use]
+pub fn ordinal_of(user: &str) -> Option<u32> {
+    user.strip_prefix(REPLICATION_PREFIX)?.parse().ok()
 }
 
 /// A string literal for SQL under an empty `sql_mode`.
@@ -187,7 +193,7 @@ pub fn complaint(output: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -206,6 +212,7 @@ mod tests {
             app_dir: None,
             config_file: "/understudy/config/my.cnf".into(),
             mysqld: "mysqld".into(),
+            mysqlbinlog: "mysqlbinlog".into(),
             max_lag_seconds: 30,
             standalone: false,
         }

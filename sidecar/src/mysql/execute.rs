@@ -4,16 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
+use sidecar_protocol::Order;
 use sidecar_protocol::gtid::GtidSet;
 use sidecar_protocol::mysql::{Assignment, PORT, Peer, Problem, ProblemCode};
+use tokio::sync::watch;
 use tracing::info;
 
 use super::accounts::{self, AccountsError, Existing};
+use super::archive::ArchiveError;
 use super::cnf::{literal, replication_user};
+use super::condemned;
 use super::converge::Step;
 use super::observe::{NEVER, Receiver, look};
 use super::report::problem;
 use super::seal::seal;
+use super::sessions::bar;
 use super::sql::{ACCESS_DENIED, Sql, SqlError, number, text};
 use super::{Config, files};
 
@@ -21,6 +26,9 @@ use super::{Config, files};
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Give up connecting after this many tries: never, at one a second.
 const RETRY_COUNT: u32 = u32::MAX;
+
+/// Where the newest order can be seen.
+pub type Orders = watch::Receiver<Option<Order<Assignment>>>;
 
 /// The way to mysqld.
 #[derive(Clone)]
@@ -70,15 +78,33 @@ pub enum StepError {
         /// The difference.
         missing: GtidSet,
     },
+    /// What only this member holds is not archived.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// Secrets.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
+    /// Another order came: it is not to be waited for.
+    #[error("another order came")]
+    Overtaken,
     /// The kernel gives no random numbers.
     #[error("the kernel gives no random numbers")]
     NoRandomness,
     /// A password.
     #[error(transparent)]
     File(#[from] files::FileError),
+}
+
+/// What a source says of itself.
+pub(super) struct Theirs {
+    /// `gtid_executed`.
+    pub executed: GtidSet,
+    /// `gtid_purged`.
+    pub purged: GtidSet,
+    /// It is no open primary.
+    pub read_only: bool,
+    /// Which server it is.
+    pub server_uuid: String,
 }
 
 // === impl StepError ===
@@ -88,11 +114,13 @@ impl StepError {
     #[must_use]
     pub fn problem(&self) -> Option<Problem> {
         let code = match self {
-            Self::NotYet(_) => return None,
-            Self::Sql(SqlError::Gone(_)) => return None,
+            Self::NotYet(_) | Self::Overtaken => return None,
+            Self::Sql(SqlError::Gone(_) | SqlError::Unclear(_)) => return None,
             Self::Sql(_) | Self::NoRandomness => ProblemCode::Other,
             Self::SourceSilent(..) => ProblemCode::ReplicationFailed,
-            Self::Errant { .. } => ProblemCode::Errant,
+            Self::Archive(ArchiveError::NotYet(_)) => return None,
+            Self::Archive(ArchiveError::File(_)) => ProblemCode::Storage,
+            Self::Errant { .. } | Self::Archive(_) => ProblemCode::Errant,
             Self::Purged { .. } => ProblemCode::LogsPurged,
             Self::Denied { .. } | Self::Accounts(_) | Self::File(_) => ProblemCode::Credentials,
         };
@@ -111,17 +139,17 @@ impl Access {
         Sql::local(&self.config.socket(), &self.local_password).await
     }
 
-    /// Runs `step` towards `assignment`.
+    /// Runs `step` towards `assignment`. What waits for others is given up when `orders` name another one.
     ///
     /// # Errors
     /// What did not work. Nothing is half done in a way that planning again would not mend.
-    pub async fn execute(&self, step: &Step, assignment: &Assignment) -> Result<(), StepError> {
+    pub async fn execute(&self, step: &Step, assignment: &Assignment, orders: &Orders) -> Result<(), StepError> {
         if *step == Step::Seal {
-            return Ok(seal(self).await?);
+            return seal(self, assignment, orders).await;
         }
         let mut sql = self.connect().await?;
-        let done = self.with(&mut sql, step, assignment).await;
-        if let Err(StepError::Sql(SqlError::Deadline(_))) = &done
+        let done = self.with(&mut sql, step, assignment, orders).await;
+        if let Err(StepError::Sql(SqlError::Deadline(_)) | StepError::Overtaken) = &done
             && let Ok(mut killer) = self.connect().await
         {
             // The statement must not take effect at some later time, when another order holds.
@@ -130,7 +158,7 @@ impl Access {
         done
     }
 
-    async fn with(&self, sql: &mut Sql, step: &Step, assignment: &Assignment) -> Result<(), StepError> {
+    async fn with(&self, sql: &mut Sql, step: &Step, assignment: &Assignment, orders: &Orders) -> Result<(), StepError> {
         let statements: Vec<String> = match step {
             Step::Seal | Step::AwaitApplied => vec![],
             Step::StopReceiver => vec!["STOP REPLICA IO_THREAD".into()],
@@ -139,13 +167,18 @@ impl Access {
             Step::SemiSync { acks: 0 } => vec!["SET GLOBAL rpl_semi_sync_source_enabled=OFF".into()],
             Step::SemiSync { acks } => vec![format!(
                 "SET GLOBAL rpl_semi_sync_source_timeout={NEVER}, GLOBAL rpl_semi_sync_source_wait_no_replica=ON, \
-                 GLOBAL rpl_semi_sync_source_wait_for_replica_count={acks}, GLOBAL rpl_semi_sync_source_enabled=ON"
+                 GLOBAL rpl_semi_sync_source_wait_for_replica_count={acks}, GLOBAL rpl_semi_sync_source_enabled=ON, \
+                 GLOBAL rpl_semi_sync_replica_enabled=OFF"
             )],
             Step::Unseal => vec!["SET GLOBAL super_read_only=OFF".into()],
             Step::Open => vec!["SET GLOBAL super_read_only=OFF, GLOBAL read_only=OFF".into()],
             Step::Acknowledge(on) => return self.acknowledge(sql, *on).await,
-            Step::Accounts => return self.accounts(sql, assignment).await,
-            Step::Follow(source) => return self.follow(sql, source).await,
+            Step::Bar(barred) => return Ok(bar(sql, barred).await?),
+            // Its commits may wait for acknowledgements that never come.
+            Step::Accounts => return unless_overtaken(self.accounts(sql, assignment), assignment, orders).await,
+            Step::Condemn { source, uuid } => return unless_overtaken(self.condemn(sql, source, uuid), assignment, orders).await,
+            Step::Pardon => return Ok(condemned::pardon(&self.config).map_err(ArchiveError::File)?),
+            Step::Follow(source) => return self.follow(sql, source, assignment, orders).await,
         };
         for statement in statements {
             sql.run(&statement, DEADLINE).await?;
@@ -165,8 +198,8 @@ impl Access {
     }
 
     async fn accounts(&self, sql: &mut Sql, assignment: &Assignment) -> Result<(), StepError> {
-        let Assignment::Primary { members, .. } = assignment else { return Ok(()) };
-        let wanted = accounts::wanted(&self.config, members)?;
+        let Assignment::Primary { members, barred, .. } = assignment else { return Ok(()) };
+        let wanted = accounts::wanted(&self.config, members, barred)?;
         let existing: Vec<(String, Existing)> = sql
             .rows(accounts::EXISTING)
             .await?
@@ -190,10 +223,12 @@ impl Access {
 
     /// Follows `source` if that loses nothing here: it must hold all that we hold, and still have all that we lack. A source that
     /// does not answer is unknown; the channel could not connect to it either, so nothing is lost by waiting.
-    async fn follow(&self, sql: &mut Sql, source: &Peer) -> Result<(), StepError> {
+    async fn follow(&self, sql: &mut Sql, source: &Peer, assignment: &Assignment, orders: &Orders) -> Result<(), StepError> {
         let (user, password) = (replication_user(self.config.ordinal), files::read(&self.config.system_dir.join("replication"))?);
         let ours = look(sql).await?;
-        self.check(source, &user, &password, &ours.position.held(), &ours.position.executed).await?;
+        let held = ours.position.held();
+        let check = self.check(source, &held, &ours.position.executed);
+        unless_overtaken(check, assignment, orders).await?;
         let mut options = vec![
             format!("SOURCE_HOST={}", literal(&source.host)),
             format!("SOURCE_PORT={PORT}"),
@@ -227,26 +262,52 @@ impl Access {
         Ok(())
     }
 
-    async fn check(&self, source: &Peer, user: &str, password: &str, held: &GtidSet, executed: &GtidSet) -> Result<(), StepError> {
-        let member = || source.member.clone();
-        let silent = |error| StepError::SourceSilent(member(), error);
-        let mut theirs = match Sql::remote(&self.config, &source.host, user, password).await {
-            Err(error) if error.is(ACCESS_DENIED) => return Err(StepError::Denied { member: member(), user: user.into(), source: error }),
-            connected => connected.map_err(silent)?,
-        };
-        let question = "SELECT @@global.gtid_executed AS executed, @@global.gtid_purged AS purged, @@global.read_only AS read_only";
-        let rows = theirs.rows(question).await.map_err(silent)?;
-        let read = |column| rows.first().and_then(|row| text(row, column)).and_then(|text| text.parse::<GtidSet>().ok());
-        let (Some(theirs_executed), Some(theirs_purged)) = (read("executed"), read("purged")) else {
-            return Err(silent(SqlError::Gone("it does not say what it holds".into())));
-        };
-        let extra = held.minus(&theirs_executed);
+    async fn check(&self, source: &Peer, held: &GtidSet, executed: &GtidSet) -> Result<(), StepError> {
+        let theirs = self.ask(source).await?;
+        let extra = held.minus(&theirs.executed);
         if !extra.is_empty() {
             // A source that is not primary yet may still be applying what we both received.
-            let is_primary = rows.first().and_then(|row| number(row, "read_only")) == Some(0);
-            return Err(if is_primary { StepError::Errant { source_member: member(), extra } } else { StepError::NotYet(member()) });
+            let source_member = source.member.clone();
+            return Err(if theirs.read_only { StepError::NotYet(source_member) } else { StepError::Errant { source_member, extra } });
         }
-        let missing = theirs_purged.minus(executed);
-        if missing.is_empty() { Ok(()) } else { Err(StepError::Purged { source_member: member(), missing }) }
+        let missing = theirs.purged.minus(executed);
+        if missing.is_empty() { Ok(()) } else { Err(StepError::Purged { source_member: source.member.clone(), missing }) }
+    }
+
+    /// Asks `source` what it holds.
+    ///
+    /// # Errors
+    /// It does not answer, or not us.
+    pub(super) async fn ask(&self, source: &Peer) -> Result<Theirs, StepError> {
+        let (user, password) = (replication_user(self.config.ordinal), files::read(&self.config.system_dir.join("replication"))?);
+        let member = || source.member.clone();
+        let silent = |error| StepError::SourceSilent(member(), error);
+        let mut theirs = match Sql::remote(&self.config, &source.host, &user, &password).await {
+            Err(error) if error.is(ACCESS_DENIED) => return Err(StepError::Denied { member: member(), user, source: error }),
+            connected => connected.map_err(silent)?,
+        };
+        let question = "SELECT @@global.gtid_executed AS executed, @@global.gtid_purged AS purged, @@global.read_only AS read_only, \
+                        @@global.server_uuid AS server_uuid";
+        let rows = theirs.rows(question).await.map_err(silent)?;
+        let column = |name| rows.first().and_then(|row| text(row, name));
+        let gtids = |name| column(name).and_then(|text| text.parse::<GtidSet>().ok());
+        let (Some(executed), Some(purged), Some(server_uuid)) = (gtids("executed"), gtids("purged"), column("server_uuid")) else {
+            return Err(silent(SqlError::Unclear("it does not say what it holds".into())));
+        };
+        let read_only = rows.first().and_then(|row| number(row, "read_only")) != Some(0);
+        Ok(Theirs { executed, purged, read_only, server_uuid })
+    }
+}
+
+/// Waits for `work` no longer than `assignment` is the order.
+async fn unless_overtaken(
+    work: impl Future<Output = Result<(), StepError>>,
+    assignment: &Assignment,
+    orders: &Orders,
+) -> Result<(), StepError> {
+    let mut orders = orders.clone();
+    tokio::select! {
+        done = work => done,
+        Ok(_) = orders.wait_for(|order| order.as_ref().is_none_or(|order| order.assignment != *assignment)) => Err(StepError::Overtaken),
     }
 }

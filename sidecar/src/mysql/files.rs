@@ -24,7 +24,11 @@ pub struct FileError {
 }
 
 /// Names the path in an error.
-trait At<T> {
+pub trait At<T> {
+    /// Adds `path`.
+    ///
+    /// # Errors
+    /// As before.
     fn at(self, path: &Path) -> Result<T, FileError>;
 }
 
@@ -40,8 +44,20 @@ pub fn joining(config: &Config) -> PathBuf {
     config.data_dir.join(".joining")
 }
 
-fn private(config: &Config) -> PathBuf {
+/// What the sidecar keeps on the volume.
+#[must_use]
+pub fn private(config: &Config) -> PathBuf {
     config.data_dir.join(".understudy")
+}
+
+/// Makes a directory that only we may enter.
+///
+/// # Errors
+/// The volume cannot be written.
+pub fn private_dir(dir: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(dir).at(dir)?;
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).at(dir)?;
+    dir.parent().map_or(Ok(()), sync)
 }
 
 /// The local password, made at the first start of the volume. It never leaves the pod.
@@ -50,8 +66,7 @@ fn private(config: &Config) -> PathBuf {
 /// The volume cannot be written.
 pub fn local_password(config: &Config) -> Result<String, FileError> {
     let dir = private(config);
-    fs::create_dir_all(&dir).at(&dir)?;
-    fs::set_permissions(&dir, Permissions::from_mode(0o700)).at(&dir)?;
+    private_dir(&dir)?;
     let path = dir.join("local-password");
     match fs::read_to_string(&path) {
         Ok(password) if !password.trim().is_empty() => return Ok(password.trim().into()),
@@ -90,7 +105,7 @@ pub fn enthrone(config: &Config, complete: &Path, donor: Option<&str>) -> Result
     sync(&config.data_dir)
 }
 
-/// Removes the scratch directory and makes an empty one. Nothing else on the volume is ever removed.
+/// Removes the scratch directory and makes an empty one.
 ///
 /// # Errors
 /// The volume cannot be written.
@@ -122,11 +137,19 @@ pub fn read(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).at(path).map(|text| text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-fn sync(path: &Path) -> Result<(), FileError> {
+/// Everything of it is on disk when this returns.
+///
+/// # Errors
+/// The volume cannot be written.
+pub fn sync(path: &Path) -> Result<(), FileError> {
     File::open(path).and_then(|file| file.sync_all()).at(path)
 }
 
-fn sync_tree(dir: &Path) -> Result<(), FileError> {
+/// As [`sync`], for a directory and everything in it.
+///
+/// # Errors
+/// The volume cannot be written.
+pub fn sync_tree(dir: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(dir).at(dir)? {
         let entry = entry.at(dir)?;
         let (path, kind) = (entry.path(), entry.file_type().at(dir)?);

@@ -8,6 +8,7 @@ use sidecar_protocol::gtid::GtidSet;
 use sidecar_protocol::mysql::{Position, Process, Replication, Role, SemiSync, State};
 use tokio::time::Instant;
 
+use super::sessions::Replicas;
 use super::sql::{Sql, SqlError, number, text};
 
 /// How many unapplied arrivals are remembered, to tell the age of the oldest.
@@ -22,7 +23,7 @@ pub struct Facts {
     pub server_uuid: String,
     /// `@@read_only`.
     pub read_only: bool,
-    /// `@@super_read_only`.
+    /// `@@super_read_only`, in effect.
     pub super_read_only: bool,
     /// Positions; what was received is empty without a channel.
     pub position: Position,
@@ -30,6 +31,8 @@ pub struct Facts {
     pub channel: Option<Channel>,
     /// Semi-sync, both sides.
     pub semi_sync: SemiSyncFacts,
+    /// Who follows and who may; asked only of a member that is a primary or is to be one.
+    pub replicas: Replicas,
 }
 
 /// The replication channel.
@@ -113,7 +116,7 @@ pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
              @@global.rpl_semi_sync_replica_enabled AS replica_enabled",
         )
         .await?;
-    let Some(globals) = globals.first() else { return Err(SqlError::Gone("no row of variables".into())) };
+    let Some(globals) = globals.first() else { return Err(SqlError::Unclear("no row of variables".into())) };
     let channel = channel(sql).await?;
     let status = sql.rows("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'").await?;
     let status = |name: &str| {
@@ -125,7 +128,8 @@ pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
         version: text(globals, "version").unwrap_or_default(),
         server_uuid: text(globals, "server_uuid").unwrap_or_default(),
         read_only: flag("read_only"),
-        super_read_only: flag("super_read_only"),
+        // While `SET GLOBAL super_read_only=ON` still waits for commits in flight, the variable says ON already, but `read_only` does not.
+        super_read_only: flag("super_read_only") && flag("read_only"),
         position: Position { executed: gtids(globals, "executed")?, received, purged: gtids(globals, "purged")? },
         channel,
         semi_sync: SemiSyncFacts {
@@ -137,6 +141,7 @@ pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
             replica_enabled: flag("replica_enabled"),
             replica_active: status("Rpl_semi_sync_replica_status") == "ON",
         },
+        replicas: Replicas::default(),
     })
 }
 
@@ -146,7 +151,7 @@ fn small(number: Option<u64>) -> u32 {
 
 fn gtids(row: &Row, column: &str) -> Result<GtidSet, SqlError> {
     let text = text(row, column).unwrap_or_default();
-    text.parse().map_err(|error| SqlError::Gone(format!("{column}: {error}")))
+    text.parse().map_err(|error| SqlError::Unclear(format!("{column}: {error}")))
 }
 
 async fn channel(sql: &mut Sql) -> Result<Option<(Channel, GtidSet)>, SqlError> {
@@ -259,18 +264,21 @@ impl Facts {
             tls: channel.tls,
         });
         let semi = &self.semi_sync;
-        state.semi_sync = semi.source_enabled.then_some(SemiSync { acks: semi.source_acks, clients: semi.clients });
+        let dumping = || self.replicas.dumping.iter().copied().collect();
+        state.semi_sync = semi.source_enabled.then(|| SemiSync { acks: semi.source_acks, clients: semi.clients, dumping: dumping() });
         state.acknowledges = semi.replica_active && self.channel.as_ref().is_some_and(|channel| channel.receiver == Receiver::On);
     }
 }
 
 /// What is left to say when mysqld does not answer. Which data directory it is stays true.
-pub fn tell_silence(state: &mut State) {
-    state.process = Process::Down;
+pub fn tell_silence(process: Process, state: &mut State) {
+    state.process = process;
     state.role = Role::Unknown;
     state.position = None;
     state.replication = None;
     state.semi_sync = None;
+    state.busy_seconds = None;
+    state.fenced = false;
     state.acknowledges = false;
     state.version = None;
 }

@@ -22,8 +22,8 @@ pub struct Readiness {
 impl Readiness {
     /// Notes one look and says whether clients may come.
     pub fn judge(&mut self, now: Instant, facts: &Facts, order: Option<&Assignment>, lag: Option<Duration>, max_lag_seconds: u32) -> bool {
-        if let (Some(Assignment::Primary { .. }), None) = (order, &facts.channel) {
-            return !facts.read_only;
+        if matches!(order, Some(Assignment::Primary { .. })) && !facts.read_only {
+            return facts.channel.as_ref().is_none_or(|channel| channel.receiver == Receiver::Off);
         }
         // Nobody but a primary under its order is ready while writable: after a restart of the sidecar we do not know that we still are.
         let Some(channel) = facts.channel.as_ref().filter(|_| facts.super_read_only) else { return false };
@@ -65,7 +65,7 @@ mod tests {
         let facts = Facts::default();
         let (mut readiness, now) = (Readiness::default(), Instant::now());
         assert!(!readiness.judge(now, &facts, None, None, 0));
-        assert!(readiness.judge(now, &facts, Some(&Assignment::Primary { acks: 0, members: vec![] }), None, 0));
+        assert!(readiness.judge(now, &facts, Some(&Assignment::Primary { acks: 0, members: vec![], barred: vec![] }), None, 0));
     }
 
     #[test]

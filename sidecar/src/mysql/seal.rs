@@ -7,48 +7,67 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use sidecar_protocol::mysql::Assignment;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::cnf::{CLONE_USER, LOCAL_USER, REPLICATION_PREFIX};
-use super::execute::Access;
+use super::execute::{Access, Orders, StepError};
+use super::sessions::send_away;
 use super::sql::{QUERY_DEADLINE, Sql, SqlError, number};
 
-/// Commits in flight get this long to end by themselves.
-const GRACE: Duration = Duration::from_secs(5);
+/// Statements and commits in flight get this long to end by themselves, then their clients are cut off.
+const GRACE: Duration = Duration::from_millis(100);
+/// Commits that still wait for acknowledgements get this long: what is let go before may be held by this member alone, and then it
+/// has to be cloned anew.
+const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(1);
 /// Past this it is tried again from the start.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Between two rounds of cutting off clients.
-const ROUND: Duration = Duration::from_millis(100);
-/// `ER_NO_SUCH_THREAD`: it went by itself.
-const NO_SUCH_THREAD: u16 = 1094;
+const ROUND: Duration = Duration::from_millis(10);
+/// The same, while all that is left is a long rollback.
+const LAST_ROUND: Duration = Duration::from_millis(100);
+/// `ER_CON_COUNT_ERROR`.
+const TOO_MANY_CONNECTIONS: u16 = 1040;
 
 /// Makes mysqld read-only for everybody and sends the clients away.
 ///
 /// # Errors
-/// mysqld does not answer, or commits in flight do not end.
-pub async fn seal(access: &Access) -> Result<(), SqlError> {
-    let mut sealing = access.connect().await?;
+/// mysqld does not answer, commits in flight do not end, or this member is to be primary again.
+pub async fn seal(access: &Access, assignment: &Assignment, orders: &Orders) -> Result<(), StepError> {
+    let mut gone = HashSet::new();
     let mut killer = access.connect().await?;
+    let mut sealing = match access.connect().await {
+        // One place is ours when clients take all; two of them we need to take back.
+        Err(error) if error.is(TOO_MANY_CONNECTIONS) => {
+            send_away(&mut killer, &mut gone).await?;
+            sleep(ROUND).await;
+            access.connect().await?
+        }
+        connected => connected?,
+    };
     sealing.run("SET SESSION lock_wait_timeout=3600", QUERY_DEADLINE).await?;
     let began = Instant::now();
     let id = sealing.id();
-    let mut gone = HashSet::new();
+    let mut orders = orders.clone();
     let outcome = {
         let setting = sealing.run("SET GLOBAL super_read_only=ON", DEADLINE);
-        tokio::pin!(setting);
+        let undone = orders.wait_for(|order| {
+            order.as_ref().is_some_and(|order| order.assignment != *assignment && matches!(order.assignment, Assignment::Primary { .. }))
+        });
+        tokio::pin!(setting, undone);
         let mut released = false;
         loop {
             tokio::select! {
-                done = &mut setting => break done,
-                () = sleep(ROUND) => {}
+                done = &mut setting => break done.map_err(StepError::from),
+                Ok(_) = &mut undone => break Err(StepError::Overtaken),
+                () = sleep(if released { LAST_ROUND } else { ROUND }) => {}
             }
             if began.elapsed() < GRACE {
                 continue;
             }
             // Who comes while `setting` waits for its lock can commit nothing. So when it waits, and then all who are there are cut off,
             // nobody is left who could be told of a commit: let go of the rest. New clients keep coming; they are not waited for.
-            let blocked = !released && waits_for_a_lock(&mut killer, id).await?;
+            let blocked = !released && began.elapsed() > LAST_ACKNOWLEDGEMENTS && waits_for_a_lock(&mut killer, id).await?;
             send_away(&mut killer, &mut gone).await?;
             if blocked {
                 info!("commits in flight wait for acknowledgements: letting them go, their clients are gone");
@@ -63,27 +82,6 @@ pub async fn seal(access: &Access) -> Result<(), SqlError> {
     }
     send_away(&mut killer, &mut gone).await?;
     info!(milliseconds = began.elapsed().as_millis(), "sealed");
-    Ok(())
-}
-
-/// Kills the connections of clients that are not in `gone`, so that they connect again and find the new primary, and adds them: one that
-/// waits for an acknowledgement is cut off at once but stays in the list.
-async fn send_away(sql: &mut Sql, gone: &mut HashSet<u64>) -> Result<(), SqlError> {
-    let question = format!(
-        "SELECT PROCESSLIST_ID AS id FROM performance_schema.threads WHERE TYPE='FOREGROUND' AND PROCESSLIST_ID IS NOT NULL \
-         AND PROCESSLIST_USER IS NOT NULL AND PROCESSLIST_COMMAND NOT IN ('Daemon', 'Binlog Dump', 'Binlog Dump GTID') \
-         AND PROCESSLIST_USER NOT IN ('{LOCAL_USER}', '{CLONE_USER}', 'event_scheduler', 'system user') \
-         AND PROCESSLIST_USER NOT LIKE '{}%'",
-        REPLICATION_PREFIX.replace('_', "\\_")
-    );
-    let rows = sql.rows(&question).await?;
-    let clients: Vec<u64> = rows.iter().filter_map(|row| number(row, "id")).filter(|id| !gone.contains(id)).collect();
-    for id in &clients {
-        match sql.run(&format!("KILL {id}"), QUERY_DEADLINE).await {
-            Err(error) if !error.is(NO_SUCH_THREAD) => return Err(error),
-            _ => gone.insert(*id),
-        };
-    }
     Ok(())
 }
 

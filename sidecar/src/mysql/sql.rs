@@ -1,10 +1,11 @@
 //! A connection to a mysqld: deadlines on everything, and errors that cannot carry a secret.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, OptsBuilder, Row, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, IoError, OptsBuilder, Row, SslOpts};
 use tokio::time::timeout;
 
 use super::Config;
@@ -30,9 +31,12 @@ pub enum SqlError {
         /// MySQL's sentence.
         message: String,
     },
-    /// The connection is gone.
+    /// Certain: nobody listens, or it has closed the connection.
     #[error("connection: {0}")]
     Gone(String),
+    /// Neither an answer nor an end.
+    #[error("{0}")]
+    Unclear(String),
     /// It did not answer in time; the statement may still run.
     #[error("no answer within {} s", .0.as_secs_f32())]
     Deadline(Duration),
@@ -65,12 +69,28 @@ impl From<mysql_async::Error> for SqlError {
     fn from(error: mysql_async::Error) -> Self {
         match error {
             mysql_async::Error::Server(error) => Self::Refused { code: error.code, message: error.message },
-            other => Self::Gone(other.to_string()),
+            mysql_async::Error::Driver(DriverError::ConnectionClosed) => Self::Gone(error.to_string()),
+            mysql_async::Error::Io(IoError::Io(ref io)) if is_end(io.kind()) => Self::Gone(error.to_string()),
+            other => Self::Unclear(other.to_string()),
         }
     }
 }
 
-/// One connection. Drop it after [`SqlError::Gone`] or [`SqlError::Deadline`].
+/// A frozen mysqld whose queue of connections is full gives an error too (`EAGAIN`), and so do our own limits.
+fn is_end(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionRefused
+            | ErrorKind::NotFound
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::NotConnected
+    )
+}
+
+/// One connection. Drop it after any error but [`SqlError::Refused`].
 pub struct Sql(Conn);
 
 impl Sql {

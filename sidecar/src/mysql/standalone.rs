@@ -23,6 +23,7 @@ use tracing::info;
 use super::Config;
 use super::report::{Reporter, problem};
 use crate::discovery::{self, Discovery};
+use crate::fence::Guard;
 use crate::health::REPORT;
 
 /// Between two looks at the others.
@@ -70,7 +71,7 @@ pub async fn run(config: Config, discovery: Discovery, state: watch::Sender<Stat
     let (_never, tls_changed) = watch::channel(0);
     let (reporter, seen) = (Reporter::new(state.clone()), state.subscribe());
     tokio::select! {
-        ended = super::run(config.clone(), order, state.clone(), tls_changed) => ended,
+        ended = super::run(config.clone(), order, state.clone(), tls_changed, Guard::new(config.ordinal)) => ended,
         () = give_orders(&config, &discovery, &seen, &orders, &reporter) => Ok(()),
     }
 }
@@ -104,7 +105,7 @@ async fn give_orders(
         match choice {
             Choice::Order(assignment) => {
                 orders.send_if_modified(|order| {
-                    let new = Some(Order { cluster: config.cluster.clone(), term: 1, incarnation: String::new(), assignment });
+                    let new = Some(Order { cluster: config.cluster.clone(), term: 1, incarnation: String::new(), after: 0, assignment });
                     let changed = *order != new;
                     if changed {
                         info!(order = ?new.as_ref().map(|order| &order.assignment), "this member's part");
@@ -129,7 +130,7 @@ async fn give_orders(
 /// What `ordinal`, holding `data`, must do. `settled`: the name server has given the same answer for a while, this member in it.
 fn choose(ordinal: u32, data: &Data, others: &[Other], settled: bool, members: &BTreeSet<u32>) -> Choice {
     match (ordinal, *data == Data::Present) {
-        (0, true) => Choice::Order(Assignment::Primary { acks: 0, members: members.iter().copied().collect() }),
+        (0, true) => Choice::Order(Assignment::Primary { acks: 0, members: members.iter().copied().collect(), barred: vec![] }),
         (0, false) => first(others, settled),
         (_, _) => {
             let Some(zero) = others.iter().find(|other| other.ordinal == 0) else {
@@ -139,7 +140,7 @@ fn choose(ordinal: u32, data: &Data, others: &[Other], settled: bool, members: &
             // The previous one, then those before it down to 0, then those after.
             donors.sort_by_key(|donor| (donor.ordinal > ordinal, donor.ordinal.abs_diff(ordinal)));
             let donors = if *data == Data::Present { vec![] } else { donors.iter().map(|donor| donor.peer.clone()).collect() };
-            Choice::Order(Assignment::Replica { source: zero.peer.clone(), donors, acknowledges: false })
+            Choice::Order(Assignment::Replica { source: zero.peer.clone(), donors, acknowledges: false, replace: None })
         }
     }
 }
@@ -174,9 +175,12 @@ fn first(others: &[Other], settled: bool) -> Choice {
         Some((other, position)) if !position.executed.contains(&position.received) => {
             Choice::Wait(format!("{} still applies what it received", other.peer.member))
         }
-        Some((other, _)) => {
-            Choice::Order(Assignment::Replica { source: other.peer.clone(), donors: vec![other.peer.clone()], acknowledges: false })
-        }
+        Some((other, _)) => Choice::Order(Assignment::Replica {
+            source: other.peer.clone(),
+            donors: vec![other.peer.clone()],
+            acknowledges: false,
+            replace: None,
+        }),
         None if settled => Choice::Order(Assignment::Initialise),
         None => Choice::Wait("nobody holds data; waiting until the name server's answer is settled".into()),
     }
@@ -186,7 +190,7 @@ async fn ask(found: discovery::Peer) -> Other {
     let heard = match timeout(REPORT_DEADLINE, report(&found.host)).await {
         Ok(Ok(state)) => match (state.data, state.process) {
             (Data::Present, Process::Running) => Heard::Holds(state.position),
-            (Data::Present, Process::Down) => Heard::Holds(None),
+            (Data::Present, Process::Down | Process::Starting | Process::Silent) => Heard::Holds(None),
             _ => Heard::Empty,
         },
         Ok(Err(error)) => Heard::Silent(error.to_string()),
@@ -268,7 +272,7 @@ mod tests {
         let members = BTreeSet::from([0, 1]);
         assert_eq!(
             choose(0, &Data::Present, &others(&[(1, Heard::Silent(String::new()))]), false, &members),
-            Choice::Order(Assignment::Primary { acks: 0, members: vec![0, 1] })
+            Choice::Order(Assignment::Primary { acks: 0, members: vec![0, 1], barred: vec![] })
         );
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use sidecar::fence::Guard;
 use sidecar::mysql::{Config, run};
 use sidecar_protocol::Order;
 use sidecar_protocol::mysql::{Assignment, Peer, State};
@@ -38,7 +39,8 @@ pub struct Member {
     pub orders: watch::Sender<Option<Order<Assignment>>>,
     pub state: watch::Receiver<State>,
     pub tls: watch::Sender<u64>,
-    term: u64,
+    pub guard: Guard,
+    pub term: u64,
     engine: Option<JoinHandle<()>>,
     kubelet: JoinHandle<()>,
     pid: Arc<AtomicU32>,
@@ -67,8 +69,15 @@ impl Rig {
             fs::write(path, text).unwrap();
         }
         rig.configure("");
-        wrapper(&rig.dir);
+        for tool in ["mysqld", "mysqlbinlog", "mysql"] {
+            rig.tool(tool);
+        }
         rig
+    }
+
+    /// Makes a program of the MySQL image callable.
+    pub fn tool(&self, name: &str) {
+        wrapper(&self.dir, name);
     }
 
     /// The user's my.cnf.
@@ -133,6 +142,7 @@ impl Rig {
             app_dir: Some(self.dir.join("app")),
             config_file: self.dir.join("user.cnf"),
             mysqld: self.dir.join("mysqld"),
+            mysqlbinlog: self.dir.join("mysqlbinlog"),
             max_lag_seconds: 10,
             standalone: false,
         };
@@ -142,7 +152,8 @@ impl Rig {
         let (_, state) = watch::channel(config.first_state());
         let pid = Arc::new(AtomicU32::new(0));
         let kubelet = tokio::spawn(kubelet(config.clone(), pid.clone()));
-        let mut member = Member { config, orders, state, tls, term: 0, engine: None, kubelet, pid };
+        let guard = Guard::new(ordinal);
+        let mut member = Member { guard, config, orders, state, tls, term: 0, engine: None, kubelet, pid };
         member.start_sidecar();
         member
     }
@@ -152,7 +163,7 @@ impl Rig {
         let mut member = self.member(0);
         member.order(Assignment::Initialise);
         member.until("initialised", |state| state.accepted.as_ref().is_some_and(|accepted| accepted.converged)).await;
-        member.order(Assignment::Primary { acks: 0, members: vec![0, 1, 2] });
+        member.order(Assignment::Primary { acks: 0, members: vec![0, 1, 2], barred: vec![] });
         member.converged().await;
         member
     }
@@ -183,9 +194,10 @@ impl Member {
         let (state_in, state) = watch::channel(self.config.first_state());
         let tls = self.tls.subscribe();
         let config = self.config.clone();
-        (self.orders, self.state) = (orders, state);
+        let guard = Guard::new(config.ordinal);
+        (self.orders, self.state, self.guard) = (orders, state, guard.clone());
         self.engine = Some(tokio::spawn(async move {
-            let ended = run(config, order, state_in, tls).await;
+            let ended = run(config, order, state_in, tls, guard).await;
             panic!("the engine ended: {ended:?}");
         }));
     }
@@ -196,15 +208,37 @@ impl Member {
         assert!(engine.await.unwrap_err().is_cancelled());
     }
 
+    /// As after the pod was deleted: mysqld and the run directory are gone, the volume is not.
+    pub async fn replace_pod(&mut self) {
+        self.stop_sidecar().await;
+        self.stop_mysqld().await;
+        fs::remove_dir_all(&self.config.run_dir).unwrap();
+        fs::create_dir_all(&self.config.run_dir).unwrap();
+        self.kubelet = tokio::spawn(kubelet(self.config.clone(), self.pid.clone()));
+        self.start_sidecar();
+    }
+
+    /// mysqld dies and nobody starts it again.
+    pub async fn stop_mysqld(&self) {
+        let pid = self.pid.load(Ordering::Relaxed);
+        self.kubelet.abort();
+        if pid != 0 {
+            signal(pid, "KILL").await;
+            while Path::new(&format!("/proc/{pid}")).exists() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
     pub fn order(&mut self, assignment: Assignment) {
         self.term += 1;
-        let order = Order { cluster: "uid".into(), term: self.term, incarnation: "one".into(), assignment };
+        let order = Order { cluster: "uid".into(), term: self.term, incarnation: "one".into(), after: 0, assignment };
         self.orders.send_replace(Some(order));
     }
 
     pub fn follow(&mut self, rig: &Rig, source: u32, donors: &[u32], acknowledges: bool) {
         let donors = donors.iter().map(|donor| rig.peer(*donor)).collect();
-        self.order(Assignment::Replica { source: rig.peer(source), donors, acknowledges });
+        self.order(Assignment::Replica { source: rig.peer(source), donors, acknowledges, replace: None });
     }
 
     pub fn now(&self) -> State {
@@ -227,7 +261,12 @@ impl Member {
 
     /// SIGKILL of mysqld; the kubelet starts it again.
     pub async fn kill_mysqld(&self) {
-        signal(self.pid.load(Ordering::Relaxed), "KILL").await;
+        self.signal_mysqld("KILL").await;
+    }
+
+    /// Another signal.
+    pub async fn signal_mysqld(&self, name: &str) {
+        signal(self.pid.load(Ordering::Relaxed), name).await;
     }
 
     /// A connection as the application.
@@ -316,17 +355,20 @@ async fn kubelet(config: Config, pid: Arc<AtomicU32>) {
     }
 }
 
-/// mysqld needs the libraries of its own root file system.
-fn wrapper(dir: &Path) {
+/// A program needs the libraries of its own root file system.
+fn wrapper(dir: &Path, name: &str) {
     let root = root();
     let root = root.display();
     // `mysqld` refuses to run as root unless told.
+    let (program, root_too) = match name {
+        "mysqld" => ("usr/sbin/mysqld", "if [ \"$(id -u)\" = 0 ]; then set -- \"$@\" --user=root; fi\n"),
+        _ => (&*format!("usr/bin/{name}"), ""),
+    };
     let text = format!(
-        "#!/bin/sh\nif [ \"$(id -u)\" = 0 ]; then set -- \"$@\" --user=root; fi\n\
-         exec {root}/usr/lib64/ld-linux-x86-64.so.2 --library-path {root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/mysql/private \
-         {root}/usr/sbin/mysqld \"$@\"\n"
+        "#!/bin/sh\n{root_too}exec {root}/usr/lib64/ld-linux-x86-64.so.2 \
+         --library-path {root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/mysql/private {root}/{program} \"$@\"\n"
     );
-    let path = dir.join("mysqld");
+    let path = dir.join(name);
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
 }

@@ -3,6 +3,7 @@
 
 mod binary;
 mod certificates;
+mod contact;
 mod orders;
 mod probes;
 mod reports;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::rig::{Authority, INCARNATION, Rig, UID, order, refused};
 
-const PRIMARY: Assignment = Assignment::Primary { acks: 1, members: Vec::new() };
+const PRIMARY: Assignment = Assignment::Primary { acks: 1, members: Vec::new(), barred: vec![] };
 
 /// Neither an order nor a report: in TLS 1.3 the refusal may arrive with the first answer only.
 async fn gets_nothing(rig: &Rig, tls: rustls::ClientConfig) {
@@ -103,8 +103,22 @@ async fn a_repeated_order_is_accepted_and_is_no_news_to_the_engine() {
     rig.orders.mark_unchanged();
     let _: Report<State> = operator.order(&order(UID, 7, PRIMARY)).await.unwrap();
     assert!(!rig.orders.has_changed().unwrap());
-    let _: Report<State> = operator.order(&order(UID, 8, PRIMARY)).await.unwrap();
+    let _: Report<State> = operator.order(&Order { after: 1, ..order(UID, 8, PRIMARY) }).await.unwrap();
     assert!(rig.orders.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn an_order_that_was_overtaken_on_its_way_is_refused() {
+    let rig = Rig::start().await;
+    let operator = rig.operator().await;
+    let first: Report<State> = operator.order(&order(UID, 7, PRIMARY)).await.unwrap();
+    assert_eq!(first.orders, 1);
+    let second: Report<State> = operator.order(&Order { after: 1, ..order(UID, 7, Assignment::Isolated) }).await.unwrap();
+    assert_eq!(second.orders, 2);
+    // Decided before both, of the same term, and late.
+    let late = refused(operator.order(&order(UID, 7, PRIMARY)).await);
+    assert_eq!((late.code, late.retry), (RefusalCode::Overtaken, true));
+    assert_eq!(rig.orders.borrow().as_ref().unwrap().assignment, Assignment::Isolated);
 }
 
 #[tokio::test]
@@ -157,9 +171,10 @@ async fn an_empty_member_is_not_made_primary() {
 async fn what_is_no_order_is_malformed() {
     let rig = Rig::start().await;
     let operator = rig.operator().await;
-    let nonsense = Order { cluster: UID.into(), term: 1, incarnation: INCARNATION.into(), assignment: "dance" };
+    let nonsense = Order { cluster: UID.into(), term: 1, incarnation: INCARNATION.into(), after: 0, assignment: "dance" };
     assert_eq!(refused(operator.order(&nonsense).await).code, RefusalCode::Malformed);
-    let endless = Order { cluster: "x".repeat(MAX_ORDER_BYTES + 1), term: 1, incarnation: INCARNATION.into(), assignment: PRIMARY };
+    let endless =
+        Order { cluster: "x".repeat(MAX_ORDER_BYTES + 1), term: 1, incarnation: INCARNATION.into(), after: 0, assignment: PRIMARY };
     assert_eq!(refused(operator.order(&endless).await).code, RefusalCode::Malformed);
 }
 
@@ -195,14 +210,17 @@ async fn of_many_orders_at_once_the_highest_term_stays() {
     let rig = Rig::start().await;
     let operator = rig.operator().await;
     // Each order beside the one before it, the lower one asked first.
-    let orders: Vec<_> = (1..=6).map(|term| order(UID, term.into(), Assignment::Primary { acks: term, members: Vec::new() })).collect();
+    let assignment = |acks| Assignment::Primary { acks, members: Vec::new(), barred: Vec::new() };
+    let orders: Vec<_> = (1..=6).map(|term| order(UID, term.into(), assignment(term))).collect();
     let answers = orders.iter().map(|order| operator.order::<_, State>(order));
     for answer in futures::future::join_all(answers).await {
         if answer.is_err() {
-            assert_eq!(refused(answer).code, RefusalCode::StaleTerm);
+            assert!(matches!(refused(answer).code, RefusalCode::StaleTerm | RefusalCode::Overtaken));
         }
     }
-    assert_eq!(rig.orders.borrow().as_ref(), orders.last());
+    let last: Report<State> = operator.order(&Order { after: 1, ..orders[5].clone() }).await.unwrap();
+    assert_eq!(last.term, 6);
+    assert_eq!(rig.orders.borrow().as_ref().map(|order| order.term), Some(6));
     let kept = std::fs::read_to_string(rig.root.join("volume/.understudy/term.json")).unwrap();
     assert!(kept.contains("\"term\":6"), "{kept}");
 }

@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use sidecar::fence::Ordered;
 use sidecar_protocol::Report;
 use sidecar_protocol::mysql::{Accepted, Assignment, Data, Process, Replication, Role, State};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::rig::{Authority, Rig, config, scratch};
+use tokio::time::{Instant, sleep};
+
+use super::rig::{Authority, PATIENCE, Rig, config, scratch};
 
 /// Status and body of one request.
 pub async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
@@ -40,6 +44,44 @@ async fn readiness_is_the_engines_and_says_why_not() {
     rig.state.send_modify(|state| state.ready = true);
     assert_eq!(get(rig.health, "/readyz").await.unwrap().0, 200);
     assert_eq!(get(rig.health, "/livez").await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn an_open_primary_is_released_when_it_is_none_any_more_and_everybody_else_at_once() {
+    let rig = Rig::start().await;
+    let primary = |members: u32| {
+        let assignment = Assignment::Primary { acks: 0, members: (0..members).collect(), barred: vec![] };
+        Some(Accepted { term: 3, assignment, converged: true })
+    };
+    let at_once = async |what: &str| {
+        let start = Instant::now();
+        assert_eq!(get(rig.health, "/releasez").await.unwrap().0, 200);
+        assert!(start.elapsed() < PATIENCE / 4, "{what}: {:?}", start.elapsed());
+    };
+    at_once("no order").await;
+    rig.state.send_modify(|state| (state.process, state.role, state.accepted) = (Process::Running, Role::Primary, primary(1)));
+    at_once("nobody to take over").await;
+    rig.state.send_modify(|state| state.accepted = primary(2));
+    let (start, health) = (Instant::now(), rig.health);
+    let waiting = tokio::spawn(async move { get(health, "/releasez").await.unwrap().0 });
+    sleep(PATIENCE / 4).await;
+    assert!(!waiting.is_finished());
+    rig.state.send_modify(|state| state.role = Role::Isolated);
+    assert_eq!(waiting.await.unwrap(), 200);
+    assert!(start.elapsed() < PATIENCE / 2);
+    at_once("closed").await;
+
+    rig.state.send_modify(|state| state.role = Role::Primary);
+    let start = Instant::now();
+    let (status, why) = get(rig.health, "/releasez").await.unwrap();
+    assert_eq!((status, why.trim()), (200, "nobody took over in time"));
+    assert!(start.elapsed() >= PATIENCE);
+    rig.guard.order(Some(Ordered { term: 3, members: [0, 1].into() }));
+    sleep(Duration::from_millis(3_100)).await;
+    at_once("the other member is gone").await;
+    assert!(rig.guard.heard(rig.guard.epoch(), 1, 3));
+    rig.state.send_modify(|state| (state.process, state.role) = (Process::Down, Role::Unknown));
+    at_once("no mysqld").await;
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 use crds::mysql::PullPolicy;
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
-    HTTPGetAction, KeyToPath, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
+    PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -65,7 +66,7 @@ fn sidecar(desired: &Desired) -> Container {
     let lag = desired.max_replica_lag_seconds.to_string();
     let command =
         [SIDECAR, "mysql", "--cluster", &desired.name, "--cluster-uid", &desired.uid, "--max-replica-lag-seconds", &lag].map(str::to_owned);
-    let env =
+    let own =
         [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace"), ("POD_IP", "status.podIP")].map(|(name, path)| EnvVar {
             name: name.to_owned(),
             value: None,
@@ -74,13 +75,18 @@ fn sidecar(desired: &Desired) -> Container {
                 ..EnvVarSource::default()
             }),
         });
+    let grace = EnvVar {
+        name: "TERMINATION_GRACE_SECONDS".to_owned(),
+        value: Some(desired.pod.termination_grace_period_seconds.to_string()),
+        value_from: None,
+    };
     Container {
         name: "sidecar".to_owned(),
         image: Some(desired.image.clone()),
         image_pull_policy: pull_policy(desired),
         restart_policy: Some("Always".to_owned()),
         command: Some(command.into()),
-        env: Some(env.into()),
+        env: Some(own.into_iter().chain([grace]).collect()),
         ports: Some(vec![port("api", API_PORT), port("health", HEALTH_PORT)]),
         // It opens the curtain: mysqld starts when there is a complete data directory and a configuration.
         startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(FOR_EVER), ..get(probe::STARTUP) }),
@@ -112,6 +118,11 @@ fn mysql(desired: &Desired) -> Container {
         readiness_probe: Some(Probe { period_seconds: Some(1), timeout_seconds: Some(2), failure_threshold: Some(2), ..get(probe::READY) }),
         // A minute without a greeting: it hangs, it is not merely busy.
         liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(6), ..greets() }),
+        // A primary that is evicted stays until another one has taken over.
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler { http_get: Some(health(probe::RELEASE)), ..LifecycleHandler::default() }),
+            ..Lifecycle::default()
+        }),
         resources: desired.resources.clone(),
         security_context: Some(confined()),
         volume_mounts: Some(vec![
@@ -229,14 +240,11 @@ fn port(name: &str, number: u16) -> ContainerPort {
 }
 
 fn get(path: &str) -> Probe {
-    Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
-            port: IntOrString::Int(HEALTH_PORT.into()),
-            ..HTTPGetAction::default()
-        }),
-        ..Probe::default()
-    }
+    Probe { http_get: Some(health(path)), ..Probe::default() }
+}
+
+fn health(path: &str) -> HTTPGetAction {
+    HTTPGetAction { path: Some(path.to_owned()), port: IntOrString::Int(HEALTH_PORT.into()), ..HTTPGetAction::default() }
 }
 
 /// mysqld greets on its socket, whatever its role and its users' passwords.

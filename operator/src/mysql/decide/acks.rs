@@ -8,11 +8,14 @@ use crds::mysql::{AckMember, Durability};
 use sidecar_protocol::gtid::GtidSet;
 use sidecar_protocol::mysql::{Assignment, Data};
 
-use super::{Authority, View};
+use super::{Authority, View, repair};
 use crate::mysql::observed::Seen;
 
 /// `durability: Available` asks for fewer acknowledgements when members have been silent for this long, in seconds.
 const GRACE_SECONDS: i64 = 30;
+
+/// A member that is silent for this long is cut off, so that it can leave the set, in seconds.
+const CUT_OFF_SECONDS: i64 = 5;
 
 /// What to do about acknowledgements.
 #[derive(Debug, Default)]
@@ -61,6 +64,52 @@ pub fn closed_until_filled(view: &View<'_>) -> Option<String> {
     })
 }
 
+/// Who may not replicate from the primary: members that cannot be told to stop acknowledging. One that is silent and recorded is cut off
+/// when enough others acknowledge, so that it can leave the set: then the loss of the primary too leaves a quorum. One that is
+/// not recorded stays out until it has heard that it does not count. And one whose data directory is to leave is cut off first: what the
+/// primary holds after that is all that it can have acknowledged.
+#[must_use]
+pub fn barred(view: &View<'_>, primary: u32) -> Vec<u32> {
+    let dumping = view.state(primary).and_then(|state| state.semi_sync.as_ref()).map_or(&[][..], |semi| semi.dumping.as_slice());
+    let recorded = |ordinal: u32| view.status.ack_set.iter().any(|member| view.ordinal(&member.name) == Some(ordinal));
+    let barred = |ordinal: &u32| {
+        if *ordinal != primary
+            && view.status.ack_set.iter().any(|member| view.ordinal(&member.name) == Some(*ordinal) && unknown(view, primary, member))
+        {
+            return true;
+        }
+        let silent = view.silent_seconds(*ordinal);
+        if *ordinal == primary || silent.is_none() {
+            return *ordinal != primary && !recorded(*ordinal) && may_acknowledge(view, *ordinal);
+        }
+        let others = dumping.iter().filter(|other| *other != ordinal && recorded(**other)).count();
+        let spared = u32::try_from(others).unwrap_or(u32::MAX) >= view.status.acks;
+        let gone = silent.is_some_and(|seconds| seconds >= CUT_OFF_SECONDS) && !dumping.contains(ordinal);
+        !recorded(*ordinal) || (gone && spared) || is_barred(view, primary, *ordinal)
+    };
+    view.observed.members.keys().copied().filter(barred).collect()
+}
+
+/// Nobody knows, or believes, what it held: its data directory is another one, or is to be replaced.
+fn unknown(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
+    replaced(view, member) || view.ordinal(&member.name).is_some_and(|ordinal| repair::is_due(view, ordinal, primary))
+}
+
+/// It acknowledges, or holds an order to.
+fn may_acknowledge(view: &View<'_>, ordinal: u32) -> bool {
+    view.state(ordinal).is_some_and(|state| {
+        let ordered = state.accepted.as_ref().is_some_and(|held| matches!(held.assignment, Assignment::Replica { acknowledges: true, .. }));
+        state.acknowledges || ordered
+    })
+}
+
+/// The primary has cut it off.
+fn is_barred(view: &View<'_>, primary: u32, ordinal: u32) -> bool {
+    view.accepted(primary).is_some_and(|accepted| {
+        accepted.converged && matches!(&accepted.assignment, Assignment::Primary { barred, .. } if barred.contains(&ordinal))
+    })
+}
+
 /// Plans the next change, at most one.
 #[must_use]
 pub fn plan(view: &View<'_>, primary: u32) -> Plan {
@@ -78,7 +127,7 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
     if let Some(plan) = leave(view, primary, &record) {
         return plan;
     }
-    let mut settling = status.ack_set.iter().any(|member| must_leave(view, member));
+    let mut settling = status.ack_set.iter().any(|member| must_leave(view, primary, member) || is_cut_off(view, primary, member));
     let joining = joiners(view, primary);
     if !joining.is_empty() {
         let names = joining.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -100,8 +149,12 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
         return raise(view, primary, reachable, record);
     }
     let short = u32::try_from(connected).unwrap_or(u32::MAX) < status.acks;
-    let degraded =
-        short.then(|| format!("{connected} of the replicas that must acknowledge are connected, {} are needed: commits wait", status.acks));
+    let degraded = if short {
+        Some(format!("{connected} of the replicas that must acknowledge are connected, {} are needed: commits wait", status.acks))
+    } else {
+        let reduced = view.desired.durability == Durability::Available && status.acks < wanted;
+        reduced.then(|| format!("durability is Available: commits wait for {} acknowledgements instead of {wanted}", status.acks))
+    };
     Plan { intent: None, order: status.acks, settling, degraded }
 }
 
@@ -126,27 +179,45 @@ fn holders(view: &View<'_>, set: &[AckMember], history: &GtidSet) -> u32 {
     u32::try_from(set.iter().filter(holds).count()).unwrap_or(u32::MAX)
 }
 
-/// It is released by a smaller cluster, or is no longer the member that joined.
-fn must_leave(view: &View<'_>, member: &AckMember) -> bool {
-    replaced(view, member) || view.ordinal(&member.name).is_none_or(|ordinal| ordinal >= view.desired.replicas)
+/// It is released by a smaller cluster, fenced, to be cloned anew, or is no longer the member that joined.
+fn must_leave(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
+    let leaves = |ordinal: u32| ordinal >= view.desired.replicas || view.is_fenced(ordinal) || repair::is_due(view, ordinal, primary);
+    replaced(view, member) || view.ordinal(&member.name).is_none_or(leaves)
+}
+
+/// It does not answer, and the primary has cut it off.
+fn is_cut_off(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
+    view.ordinal(&member.name).is_some_and(|ordinal| view.state(ordinal).is_none() && is_barred(view, primary, ordinal))
 }
 
 fn leave(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Option<Plan> {
     let status = view.status;
-    let lost: Vec<&AckMember> = status.ack_set.iter().filter(|member| replaced(view, member)).collect();
-    let (leavers, history, why) = if lost.is_empty() {
-        let leaver = status.ack_set.iter().find(|member| must_leave(view, member) && stands_still(view, member))?;
+    // Nobody knows what these hold; but the primary knows all that was committed, once they are cut off: an older report of it says
+    // nothing of what they acknowledged since.
+    let still = |ordinal: u32| is_barred(view, primary, ordinal) || view.is_isolated(primary);
+    let cut = |member: &AckMember| unknown(view, primary, member) && view.ordinal(&member.name).is_some_and(still);
+    let lost: Vec<&AckMember> = status.ack_set.iter().filter(|member| cut(member)).collect();
+    let cut_off: Vec<&AckMember> = status.ack_set.iter().filter(|member| is_cut_off(view, primary, member)).collect();
+    let (leavers, history, why) = if !lost.is_empty() {
+        (lost, view.executed(primary)?.clone(), "its data directory is replaced")
+    } else if !cut_off.is_empty() {
+        (cut_off, view.executed(primary)?.clone(), "it does not answer, and the primary has cut it off")
+    } else {
+        let leaver = status.ack_set.iter().find(|member| must_leave(view, primary, member) && stands_still(view, member))?;
         // What it may have acknowledged alone: all it holds, now that it stands still.
         let history = view.ordinal(&leaver.name).and_then(|ordinal| view.held(ordinal))?;
-        (vec![leaver], history, "the cluster shrinks")
-    } else {
-        // Nobody knows what they held, but the primary knows all that was committed.
-        (lost, view.executed(primary)?.clone(), "the volume was lost")
+        (vec![leaver], history, "it stands still")
     };
     let rest: Vec<AckMember> = status.ack_set.iter().filter(|member| !leavers.contains(member)).cloned().collect();
     let needed = status.acks.min(u32::try_from(rest.len()).unwrap_or(u32::MAX));
     if holders(view, &rest, &history) < needed {
-        return None;
+        // Nobody of them will ever receive what the others lack, so they go together; the primary, which holds all, waits for new ones.
+        let goes = |member: &AckMember| cut(member) || must_leave(view, primary, member) && stands_still(view, member);
+        return status
+            .ack_set
+            .iter()
+            .all(goes)
+            .then(|| record("nobody of the ack set stays: it is made anew".to_owned(), Vec::new(), status.acks));
     }
     let names = leavers.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
     Some(record(format!("{names} leaves the ack set: {why}"), rest, status.acks))
@@ -160,6 +231,7 @@ fn stands_still(view: &View<'_>, member: &AckMember) -> bool {
 fn joiners(view: &View<'_>, primary: u32) -> Vec<AckMember> {
     (0..view.desired.replicas)
         .filter(|ordinal| *ordinal != primary && view.follows(*ordinal, primary) && view.serves(*ordinal))
+        .filter(|ordinal| !view.is_fenced(*ordinal) && !repair::is_due(view, *ordinal, primary))
         .filter_map(|ordinal| {
             let name = view.desired.member_name(ordinal);
             let server_uuid = view.state(ordinal)?.server_uuid.clone()?;
@@ -178,7 +250,7 @@ fn acknowledges(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
 /// `durability: Available`: after the grace time the silent ones leave, and fewer are asked for. Only when commits really wait.
 fn give_way(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Option<Plan> {
     let status = view.status;
-    let starving = view.state(primary)?.semi_sync?.clients < status.acks;
+    let starving = view.state(primary)?.semi_sync.as_ref()?.clients < status.acks;
     if view.desired.durability != Durability::Available || !starving {
         return None;
     }

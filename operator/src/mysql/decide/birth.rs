@@ -62,6 +62,7 @@ fn adopt(view: &View<'_>) -> Decision {
                 transition: None,
                 ack_set: Vec::new(),
                 acks: 0,
+                handover: None,
             };
             Decision::claim(view, State::Creating, reason, authority)
         }

@@ -148,6 +148,8 @@ impl Plan {
                     format!("scaling down: {names} is released when the others hold what it acknowledged{why}"),
                 )
             }
+            // One irreversible step a pass.
+            Self::Replace(_) if decision.step.is_some() => decision,
             Self::Replace(step) => {
                 let Step::ReplacePod { why, .. } = &step;
                 let message = why.clone();

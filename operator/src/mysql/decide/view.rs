@@ -76,6 +76,54 @@ impl<'a> View<'a> {
         ordered && self.state(ordinal).is_some_and(|state| state.role == Role::Primary)
     }
 
+    /// `NAME-primary` routes to this very pod.
+    pub fn is_routed(&self, ordinal: u32) -> bool {
+        let pod = self.member(ordinal).and_then(|member| member.pod.as_ref());
+        self.observed
+            .route
+            .as_ref()
+            .zip(pod)
+            .is_some_and(|((name, uid), pod)| *name == self.desired.member_name(ordinal) && *uid == pod.uid)
+    }
+
+    /// A person keeps it from serving.
+    pub fn is_fenced(&self, ordinal: u32) -> bool {
+        self.observed.fenced.contains(&self.desired.member_name(ordinal))
+    }
+
+    /// Its receiver is connected to `source`.
+    pub fn receives_from(&self, ordinal: u32, source: u32) -> bool {
+        let channel = self.state(ordinal).and_then(|state| state.replication.as_ref());
+        channel.is_some_and(|channel| channel.receiving && channel.source == self.desired.host(source))
+    }
+
+    /// It holds what the primary does not: by its own words, or because it committed something itself while it was no primary.
+    pub fn is_errant(&self, ordinal: u32, primary: u32) -> bool {
+        let Some(state) = self.state(ordinal) else { return false };
+        let says_so = state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::Errant);
+        let own = || Some(self.executed(ordinal)?.committed_by(state.server_uuid.as_deref()?));
+        says_so || own().zip(self.executed(primary)).is_some_and(|(own, history)| !history.contains(&own))
+    }
+
+    /// Its sidecar answers, and says all there is to say of its data.
+    pub fn speaks(&self, ordinal: u32) -> bool {
+        self.lost_its_data(ordinal) || self.held(ordinal).is_some()
+    }
+
+    /// How long it has said nothing, in seconds; `None` while it answers.
+    pub fn silent_seconds(&self, ordinal: u32) -> Option<i64> {
+        match self.member(ordinal)?.report {
+            Seen::Silent { since } => Some(self.now.as_second() - since.as_second()),
+            Seen::Answered(_) => None,
+        }
+    }
+
+    /// How long the cluster has not been ready by its own conditions, in seconds; 0 while it is.
+    pub fn unavailable_seconds(&self) -> i64 {
+        let ready = self.status.conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "False");
+        ready.map_or(0, |ready| self.now.as_second() - ready.last_transition_time.0.as_second())
+    }
+
     /// It stopped receiving and accepting under an order of the current term, so its position stands still (I2).
     pub fn is_isolated(&self, ordinal: u32) -> bool {
         self.accepted(ordinal).is_some_and(|accepted| accepted.converged && accepted.assignment == Assignment::Isolated)
@@ -151,7 +199,9 @@ impl<'a> View<'a> {
         let leads = |donor: u32| donor == primary && (self.is_open_primary(donor) || self.is_isolated(donor));
         let gives = |donor: u32| donor != ordinal && (self.follows(donor, primary) || leads(donor));
         let previous = ordinal.checked_sub(1);
-        if previous.is_some_and(|previous| !gives(previous) && self.is_on_its_way(previous)) {
+        // Nobody waits for another while a closed primary waits for somebody to be filled.
+        let in_haste = self.is_isolated(primary);
+        if !in_haste && previous.is_some_and(|previous| !gives(previous) && self.is_on_its_way(previous)) {
             return Vec::new();
         }
         let others = self.observed.members.keys().copied().filter(|donor| Some(*donor) != previous && *donor != primary);
@@ -182,8 +232,6 @@ impl<'a> View<'a> {
                 ProblemCode::ConfigRejected => "ConfigRejected",
                 ProblemCode::Storage => "Storage",
                 ProblemCode::Credentials => "Credentials",
-                ProblemCode::Errant => "ErrantTransactions",
-                ProblemCode::LogsPurged => "LogsPurged",
                 _ => return None,
             };
             Some((reason.to_owned(), format!("{name}: {}", problem.message)))

@@ -1,0 +1,144 @@
+//! What tests of lost members and changed primaries ask of a cluster, and do to it.
+
+use anyhow::{Context, Result, ensure};
+use e2e::Lab;
+use e2e::process::Process;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use mysql_async::prelude::Queryable;
+use serde_json::json;
+
+use crate::rig::{Cluster, SYSTEM, eventually};
+
+impl Cluster {
+    /// Creates a cluster whose commits wait for acknowledgements, with a ledger.
+    pub async fn perform(lab: &Lab, namespace: &str, replicas: u32) -> Result<Self> {
+        let cluster = Self::create(lab, namespace, replicas).await?;
+        cluster.whole(replicas).await?;
+        cluster.ledger().await?;
+        Ok(cluster)
+    }
+
+    /// Waits until every member serves and counts for acknowledgements, with the most of them that there can be.
+    pub async fn whole(&self, replicas: u32) -> Result<()> {
+        self.ready(replicas).await?;
+        self.acks(replicas / 2).await
+    }
+
+    /// Waits until another member than `old` leads and the change is over; says which one.
+    pub async fn succeeded(&self, old: &str) -> Result<String> {
+        eventually(&format!("another primary than {old}"), || async {
+            let status = self.status().await?;
+            ensure!(status.transition.is_none() && status.primary.as_deref() != Some(old), "{}: {}", status.state, status.reason);
+            Ok(())
+        })
+        .await?;
+        self.primary().await
+    }
+
+    /// Makes sure that `NAME-primary` leads to `member`, which takes writes.
+    pub async fn leads(&self, member: &str) -> Result<()> {
+        eventually(&format!("the Service to lead to {member}"), || async {
+            let mut connection = self.through("primary").await?;
+            let found: Option<(String, u8)> = connection.query_first("SELECT @@hostname, @@super_read_only").await?;
+            ensure!(found == Some((member.to_owned(), 0)), "it leads to {found:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The members but `one`, by ordinal.
+    pub async fn others(&self, one: &str) -> Result<Vec<String>> {
+        Ok(self.status().await?.members.into_iter().map(|member| member.name).filter(|name| name != one).collect())
+    }
+
+    /// Kills process 1 of mysqld's container.
+    pub async fn crash(&self, member: &str) -> Result<()> {
+        self.lab.kill_container(&self.namespace, member, "mysql").await
+    }
+
+    /// Deletes a pod without grace: its processes get SIGKILL, and its name is free at once.
+    pub async fn delete_at_once(&self, member: &str) -> Result<()> {
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.pods().delete(member, &at_once).await?;
+        Ok(())
+    }
+
+    /// Address of a member's pod.
+    pub async fn address(&self, member: &str) -> Result<String> {
+        self.pods().get(member).await?.status.and_then(|status| status.pod_ip).context("no address yet")
+    }
+
+    /// Waits until nobody but `members` counts for acknowledgements.
+    pub async fn acknowledged_by(&self, members: &[&str]) -> Result<()> {
+        eventually(&format!("{members:?} to acknowledge"), || async {
+            let status = self.status().await?;
+            let mut set: Vec<&str> = status.ack_set.iter().map(|member| member.name.as_str()).collect();
+            set.sort_unstable();
+            ensure!(set == members, "{set:?}; {}: {}", status.state, status.reason);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Which data directory a member has.
+    pub async fn server_uuid(&self, member: &str) -> Result<String> {
+        let row = self.status().await?.members.into_iter().find(|row| row.name == member);
+        row.and_then(|row| row.server_uuid).with_context(|| format!("the status names no data directory of {member}"))
+    }
+
+    /// Waits until a member has another data directory than `old`, and serves with all the others.
+    pub async fn cloned_anew(&self, member: &str, old: &str, replicas: u32) -> Result<()> {
+        eventually(&format!("{member} to be cloned anew"), || async {
+            let status = self.status().await?;
+            let uuid = self.server_uuid(member).await?;
+            ensure!(uuid != old, "{member} still has {old}; {}: {}; {:?}", status.state, status.reason, status.members);
+            Ok(())
+        })
+        .await?;
+        self.whole(replicas).await
+    }
+
+    /// What Events with this reason say.
+    pub async fn told(&self, reason: &str) -> Result<String> {
+        let selector = format!("reason={reason}");
+        let path = r#"jsonpath={range .items[*]}{.message}{"\n"}{end}"#;
+        self.lab.kubectl(&["get", "events", "-n", &self.namespace, "--field-selector", &selector, "-o", path]).await
+    }
+
+    /// Writes annotations of the MySQLCluster: requests of a person.
+    pub async fn annotate(&self, annotation: &str, value: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        self.api().patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Process 1 of the mysqld of a member, to be killed when nobody can be asked for it.
+    pub async fn mysqld(&self, member: &str) -> Result<Process> {
+        let all = self.lab.processes(&self.namespace, member).await?;
+        let is_mysqld = |process: &Process| process.argv().first().is_some_and(|program| program.ends_with("mysqld"));
+        all.into_iter().find(|process| process.is_container_init() && is_mysqld(process)).with_context(|| format!("no mysqld in {member}"))
+    }
+}
+
+/// The operator's pod that runs.
+pub async fn operator(lab: &Lab) -> Result<String> {
+    let pods = Api::<Pod>::namespaced(lab.client().clone(), SYSTEM);
+    let found = pods.list(&ListParams::default().labels("app.kubernetes.io/name=understudy")).await?;
+    let running = found.iter().find(|pod| {
+        pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+    });
+    running.map(ResourceExt::name_any).context("no operator runs")
+}
+
+/// Runs so many operators, and waits until it is so.
+pub async fn scale_operator(lab: &Lab, replicas: u32) -> Result<()> {
+    lab.kubectl(&["scale", "deployment", "-n", SYSTEM, "--all", &format!("--replicas={replicas}")]).await?;
+    eventually(&format!("{replicas} operators"), || async {
+        let found = operator(lab).await;
+        ensure!(found.is_ok() == (replicas > 0), "{found:?}");
+        Ok(())
+    })
+    .await
+}

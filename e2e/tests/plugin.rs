@@ -1,0 +1,261 @@
+//! `kubectl understudy` at a real API server: what it prints, what it asks, and how it ends. The operator's part is played by the test.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use crds::decisions::{self, Decided, Input};
+use crds::mysql::MySQLCluster;
+use e2e::{ControlPlane, Plugin};
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, CustomResourceExt, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+const NAMESPACE: &str = "db";
+const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+const SOON: Duration = Duration::from_secs(30);
+
+struct Stage {
+    plane: ControlPlane,
+    plugin: Plugin,
+}
+
+impl Stage {
+    /// With the healthy cluster `shop`: three members, `shop-0` leads in term 3.
+    async fn start() -> Result<Self> {
+        let plane = ControlPlane::start().await?;
+        plane.namespace(NAMESPACE).await?;
+        let definitions = Api::<CustomResourceDefinition>::all(plane.client().clone());
+        definitions.create(&PostParams::default(), &MySQLCluster::crd()).await?;
+        let plugin = Plugin::new(&plane.kubeconfig(), NAMESPACE).await?;
+        let stage = Self { plane, plugin };
+        let end = Instant::now() + SOON;
+        while stage.clusters().list(&ListParams::default()).await.is_err() {
+            ensure!(Instant::now() < end, "the definition is not served");
+            sleep(Duration::from_millis(50)).await;
+        }
+        let cluster = serde_json::from_value(json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster",
+            "metadata": {"name": "shop"}, "spec": {"storage": {"size": "1Gi"}},
+        }))?;
+        stage.clusters().create(&PostParams::default(), &cluster).await?;
+        let row = |name: &str, role: &str| json!({"name": name, "role": role, "ready": true, "serverUuid": format!("uuid-of-{name}")});
+        stage
+            .status(json!({"state": "Healthy", "reason": "shop-0 is the primary and all 3 members serve", "ready": "3/3", "term": 3,
+                "primary": "shop-0", "initialised": true,
+                "members": [row("shop-0", "Primary"), row("shop-1", "Replica"), row("shop-2", "Replica")]}))
+            .await?;
+        Ok(stage)
+    }
+
+    fn clusters(&self) -> Api<MySQLCluster> {
+        Api::namespaced(self.plane.client().clone(), NAMESPACE)
+    }
+
+    async fn status(&self, status: Value) -> Result<()> {
+        self.clusters().patch_status("shop", &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await?;
+        Ok(())
+    }
+
+    async fn asked(&self, annotation: &str) -> Result<Option<String>> {
+        Ok(self.clusters().get("shop").await?.annotations().get(annotation).cloned())
+    }
+
+    /// Waits until it is asked for.
+    async fn is_asked(&self, annotation: &str) -> Result<String> {
+        let end = Instant::now() + SOON;
+        loop {
+            if let Some(value) = self.asked(annotation).await? {
+                return Ok(value);
+            }
+            ensure!(Instant::now() < end, "{annotation} is not asked for");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn record(&self, all: &[Decided]) -> Result<()> {
+        let map: ConfigMap = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": decisions::name("shop")},
+            "data": {decisions::KEY: serde_json::to_string(all)?},
+        }))?;
+        let maps = Api::<ConfigMap>::namespaced(self.plane.client().clone(), NAMESPACE);
+        maps.patch(&decisions::name("shop"), &PatchParams::apply("test").force(), &Patch::Apply(&map)).await?;
+        Ok(())
+    }
+}
+
+fn decided(state: &str, reason: &str) -> Decided {
+    let (time, state, reason) = ("2026-01-01T00:00:00.000Z".to_owned(), state.to_owned(), reason.to_owned());
+    Decided { time, term: 3, state, reason, route: "shop-0".to_owned(), ..Decided::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_is_asked_in_the_term_that_was_seen_and_ends_with_the_new_primary() -> Result<()> {
+    let stage = Stage::start().await?;
+    let operator = async {
+        let asked = stage.is_asked("understudy.dev/switchover").await?;
+        ensure!(asked == "shop-1@3", "{asked}");
+        let change = json!({"kind": "Switchover", "from": "shop-0", "to": "shop-1", "promoting": true, "since": "2026-01-01T00:00:00Z"});
+        stage
+            .status(json!({"state": "SwitchingOver", "reason": "shop-1 opens", "term": 4, "primary": "shop-1", "transition": change}))
+            .await?;
+        sleep(Duration::from_millis(500)).await;
+        stage.status(json!({"state": "Healthy", "reason": "shop-1 is the primary", "transition": null})).await
+    };
+    let (said, operated) = tokio::join!(stage.plugin.says(&["switchover", "shop", "--to", "shop-1"]), operator);
+    operated?;
+    let said = said?;
+    assert!(said.starts_with("shop-1 is the primary: "), "{said}");
+
+    // What cannot be meant is not asked at all.
+    let refused = stage.plugin.refuses(&["switchover", "shop", "--to", "shop-1"]).await?;
+    assert!(refused.contains("shop-1 is the primary already"), "{refused}");
+    let refused = stage.plugin.refuses(&["switchover", "shop", "--to", "shop-9"]).await?;
+    assert!(refused.contains("its members are: shop-0, shop-1, shop-2"), "{refused}");
+    assert_eq!(stage.asked("understudy.dev/switchover").await?.as_deref(), Some("shop-1@3"), "of a term that is over: it asks for nothing");
+
+    // Nobody waits: it is asked, and that is all.
+    stage.plugin.says(&["switchover", "shop", "--wait", "0"]).await?;
+    assert_eq!(stage.asked("understudy.dev/switchover").await?.as_deref(), Some("any@4"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_that_is_not_granted_fails_with_the_reason_and_leaves_nothing_behind() -> Result<()> {
+    let stage = Stage::start().await?;
+    let refusal = |request: &str, why: &str| json!({"handover": {"request": request, "since": "2026-01-01T00:00:00Z", "refused": why}});
+    // A refusal of another request is not the answer to this one.
+    stage.status(refusal("shop-2@3", "shop-2 has errant transactions")).await?;
+    let operator = async {
+        stage.is_asked("understudy.dev/switchover").await?;
+        sleep(Duration::from_millis(500)).await;
+        stage.status(refusal("shop-1@3", "shop-1 lags 40 s")).await
+    };
+    let (complained, operated) = tokio::join!(stage.plugin.refuses(&["switchover", "shop", "--to", "shop-1"]), operator);
+    operated?;
+    let complained = complained?;
+    assert!(complained.contains("shop-1 lags 40 s") && complained.contains("withdrawn"), "{complained}");
+    assert_eq!(stage.asked("understudy.dev/switchover").await?, None);
+
+    // Asked again, it is considered again, although the last refusal is still there.
+    let operator = async {
+        sleep(Duration::from_secs(1)).await;
+        ensure!(stage.asked("understudy.dev/switchover").await?.is_none(), "it waits until its refusal is forgotten");
+        stage.status(json!({"handover": null})).await?;
+        stage.is_asked("understudy.dev/switchover").await?;
+        stage.status(json!({"term": 4, "primary": "shop-1", "reason": "shop-1 is the primary"})).await
+    };
+    let (said, operated) = tokio::join!(stage.plugin.says(&["switchover", "shop", "--to", "shop-1"]), operator);
+    operated?;
+    said?;
+
+    // Nobody answers at all.
+    let complained = stage.plugin.refuses(&["switchover", "shop", "--wait", "1"]).await?;
+    assert!(complained.contains("not within 1 s") && complained.contains("withdrawn"), "{complained}");
+    assert_eq!(stage.asked("understudy.dev/switchover").await?, None);
+
+    // It was begun and taken back.
+    let operator = async {
+        stage.is_asked("understudy.dev/switchover").await?;
+        let back = json!({"kind": "TakenBack", "since": "2026-01-01T00:00:00Z"});
+        stage.status(json!({"reason": "shop-0 did not catch up in time", "transition": back})).await
+    };
+    let (complained, operated) = tokio::join!(stage.plugin.refuses(&["switchover", "shop"]), operator);
+    operated?;
+    let complained = complained?;
+    assert!(complained.contains("taken back: shop-0 did not catch up in time"), "{complained}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_cluster_says_so_and_what_a_promotion_costs_before_it_is_asked_for() -> Result<()> {
+    let stage = Stage::start().await?;
+    let refused = stage.plugin.refuses(&["promote", "shop", "shop-1", "--yes-lose-what-others-hold"]).await?;
+    assert!(refused.contains("shop is Healthy, not Lost"), "{refused}");
+
+    stage.status(json!({"state": "Lost", "reason": "shop-0 and shop-2 do not answer", "ready": "0/3"})).await?;
+    let held = |name: &str, set: Option<&str>| Input {
+        name: name.to_owned(),
+        seen: if set.is_some() { "answers" } else { "silent since 2026-01-01T00:00:00Z" }.to_owned(),
+        held: set.map(|set| format!("{UUID}:{set}")),
+        ..Input::default()
+    };
+    let lost = Decided {
+        members: vec![held("shop-0", None), held("shop-1", Some("1-90")), held("shop-2", Some("1-100"))],
+        ..decided("Lost", "shop-0 and shop-2 do not answer")
+    };
+    stage.record(&[decided("Healthy", "all is well"), lost]).await?;
+
+    let status = stage.plugin.says(&["status", "shop"]).await?;
+    for part in ["shop  Lost  0/3 ready", "shop-0 and shop-2 do not answer", "kubectl understudy promote shop MEMBER", "3e11fa47…:1-90"] {
+        assert!(status.contains(part), "{part:?} is missing in\n{status}");
+    }
+    assert!(!status.contains('\u{1b}'), "no colour for a pipe");
+    let explained = stage.plugin.says(&["explain", "shop", "--last", "1"]).await?;
+    assert!(explained.contains("term 3  Lost") && !explained.contains("all is well"), "{explained}");
+    assert!(stage.plugin.says(&["explain", "shop"]).await?.contains("all is well"));
+
+    // Nobody is there to confirm it.
+    let output = stage.plugin.run(&["promote", "shop", "shop-1"]).await?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && shown.contains(&format!("loses 10 transactions: {UUID}:91-100")), "{shown}");
+    assert!(shown.contains("What shop-0 may hold besides is not known"), "{shown}");
+    assert_eq!(stage.asked("understudy.dev/accept-loss").await?, None);
+
+    let operator = async {
+        let asked = stage.is_asked("understudy.dev/accept-loss").await?;
+        ensure!(asked == "shop-1@3", "{asked}");
+        stage
+            .status(
+                json!({"state": "Degraded", "reason": "shop-1 is the primary; not ready: shop-0, shop-2", "term": 4, "primary": "shop-1"}),
+            )
+            .await
+    };
+    let (said, operated) = tokio::join!(stage.plugin.says(&["promote", "shop", "shop-1", "--yes-lose-what-others-hold"]), operator);
+    operated?;
+    assert!(said?.contains("shop-1 is the primary"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fencing_and_recloning_name_exactly_whom_they_mean() -> Result<()> {
+    let stage = Stage::start().await?;
+    let fenced = || stage.asked("understudy.dev/fenced");
+    stage.plugin.says(&["fence", "shop", "shop-2"]).await?;
+    let said = stage.plugin.says(&["fence", "shop", "shop-0"]).await?;
+    assert!(said.contains("fenced: shop-0, shop-2") && said.contains("nobody writes until"), "{said}");
+    assert_eq!(fenced().await?.as_deref(), Some("shop-0,shop-2"));
+    let status = stage.plugin.says(&["status", "shop"]).await?;
+    assert!(status.contains("kubectl understudy unfence shop shop-0"), "{status}");
+    stage.plugin.says(&["unfence", "shop", "shop-0"]).await?;
+    assert_eq!(fenced().await?.as_deref(), Some("shop-2"));
+    stage.plugin.refuses(&["unfence", "shop", "shop-0"]).await?;
+    stage.plugin.says(&["unfence", "shop", "--all"]).await?;
+    assert_eq!(fenced().await?, None);
+
+    let refused = stage.plugin.refuses(&["reclone", "shop", "shop-0"]).await?;
+    assert!(refused.contains("shop-0 is the primary"), "{refused}");
+    let operator = async {
+        let asked = stage.is_asked("understudy.dev/reclone").await?;
+        ensure!(asked == "shop-1@uuid-of-shop-1", "{asked}");
+        let mut members = serde_json::to_value(stage.clusters().get("shop").await?.status.context("a status")?.members)?;
+        members[1] = json!({"name": "shop-1", "role": "Joining", "ready": false, "message": "cloning from shop-2: 40 %"});
+        stage.status(json!({ "members": members })).await?;
+        sleep(Duration::from_millis(500)).await;
+        members[1] = json!({"name": "shop-1", "role": "Replica", "ready": true, "serverUuid": "another", "clonedFrom": "shop-2",
+            "archive": "/var/lib/mysql/.understudy/archive/1"});
+        stage.status(json!({ "members": members })).await
+    };
+    let (output, operated) = tokio::join!(stage.plugin.run(&["reclone", "shop", "shop-1"]), operator);
+    operated?;
+    let output = output?;
+    let (said, progress) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(said.contains("shop-1 is cloned from shop-2 and follows") && said.contains("archive/1"), "{said}");
+    assert!(progress.contains("cloning from shop-2: 40 %"), "{progress}");
+
+    let refused = stage.plugin.refuses(&["status", "nothing"]).await?;
+    assert!(refused.contains("no MySQLCluster nothing in namespace db; there are: shop"), "{refused}");
+    Ok(())
+}

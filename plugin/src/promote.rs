@@ -1,0 +1,138 @@
+//! `promote`: consent to lose what a member does not hold, given by a person who was shown what that is.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use crds::annotations::ACCEPT_LOSS;
+use crds::decisions::{Decided, Input};
+use sidecar_protocol::gtid::GtidSet;
+
+use crate::access::Access;
+use crate::progress::{Look, wait};
+use crate::request;
+use crate::table::{Paint, short, table};
+
+/// Shows what would be lost, asks, and waits.
+pub async fn run(access: &Access, member: &str, consented: bool, limit: Option<Duration>) -> Result<()> {
+    let cluster = access.cluster().await?;
+    // What is shown and consented to is one state of things: a later term is asked about anew.
+    let asked = request::promote(&cluster, member)?;
+    let newest = access.newest().await;
+    let loss = shown(Paint::for_stdout(), newest.as_ref(), member);
+    println!("{} is Lost: {}\n\n{loss}", access.name, cluster.status.unwrap_or_default().reason);
+    if !consented {
+        confirm(member)?;
+    }
+    access
+        .annotate(ACCEPT_LOSS, |cluster| {
+            let now = request::promote(cluster, member)?;
+            ensure!(now == asked, "things changed meanwhile ({asked} is {now} now): look again");
+            Ok(Some(now))
+        })
+        .await?;
+    let Some(limit) = limit else {
+        println!("asked: {ACCEPT_LOSS}={asked}; `kubectl understudy status {}` shows what comes of it", access.name);
+        return Ok(());
+    };
+    let what = format!("promote {member}");
+    let end = wait(&what, limit, async || {
+        let now = access.cluster().await?.status.unwrap_or_default();
+        let done = now.primary.as_deref() == Some(member) && now.transition.is_none() && now.state != request::LOST;
+        Ok(if done { Look::Done(()) } else { Look::Going(format!("{}: {}", now.state, now.reason)) })
+    });
+    end.await?;
+    println!("{member} is the primary");
+    Ok(())
+}
+
+/// The name, typed: a "y" is given too easily.
+fn confirm(member: &str) -> Result<()> {
+    ensure!(std::io::stdin().is_terminal(), "nobody to ask: give --yes-lose-what-others-hold if that is meant");
+    print!("Type the name of the member to promote it and lose the rest: ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+    if answer.trim() != member {
+        bail!("not confirmed; nothing was changed");
+    }
+    Ok(())
+}
+
+/// Every member's position, and what is lost with each.
+fn shown(paint: Paint, newest: Option<&Decided>, chosen: &str) -> String {
+    let Some(newest) = newest else {
+        return "The record of decisions cannot be read: what each member holds, and what would be lost, is not known here.\n".to_owned();
+    };
+    let row = |member: &Input| {
+        let held = member.held.as_deref().map_or("unknown".to_owned(), short);
+        let lost = lost(&newest.members, &member.name).map_or("unknown".to_owned(), |lost| lost.count().to_string());
+        vec![member.name.clone(), member.seen.clone(), held, lost]
+    };
+    let rows: Vec<_> = newest.members.iter().map(row).collect();
+    let mut text = table(paint, &["MEMBER", "SEEN", "HOLDS", "KNOWN TO BE LOST"], &rows);
+    let silent: Vec<&str> = newest.members.iter().filter(|member| held(member).is_none()).map(|member| member.name.as_str()).collect();
+    text.push_str(&match lost(&newest.members, chosen) {
+        None => format!("\nWhat {chosen} holds is not known: anything may be lost.\n"),
+        Some(lost) if lost.is_empty() => format!("\n{chosen} holds all that is known to be held by anybody.\n"),
+        Some(lost) => format!("\nPromoting {chosen} loses {}: {lost}\n", transactions(lost.count())),
+    });
+    if !silent.is_empty() {
+        text.push_str(&format!("{}\n", paint.bad(&format!("What {} may hold besides is not known, and lost as well.", silent.join(", ")))));
+    }
+    text
+}
+
+fn transactions(count: u64) -> String {
+    format!("{count} transaction{}", if count == 1 { "" } else { "s" })
+}
+
+/// What all together hold and `chosen` does not; `None` when it is not known what that one holds.
+fn lost(members: &[Input], chosen: &str) -> Option<GtidSet> {
+    let ours = members.iter().find(|member| member.name == chosen).and_then(held)?;
+    let all = members.iter().filter_map(held).fold(GtidSet::new(), |all, held| all.union(&held));
+    Some(all.minus(&ours))
+}
+
+/// A set that was too long for the record does not parse, and is not known.
+fn held(member: &Input) -> Option<GtidSet> {
+    member.held.as_deref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn member(name: &str, held: Option<&str>) -> Input {
+        Input {
+            name: name.to_owned(),
+            seen: if held.is_some() { "answers" } else { "silent since 12:00" }.to_owned(),
+            held: held.map(|set| format!("{UUID}:{set}")),
+            ..Input::default()
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_what_others_hold() {
+        let members = [member("shop-0", None), member("shop-1", Some("1-10")), member("shop-2", Some("1-8:12"))];
+        assert_eq!(lost(&members, "shop-1").unwrap().to_string(), format!("{UUID}:12"));
+        assert_eq!(lost(&members, "shop-2").unwrap().count(), 2);
+        assert_eq!(lost(&members, "shop-0"), None);
+    }
+
+    #[test]
+    fn the_person_sees_the_price_and_what_nobody_knows() {
+        let newest = Decided {
+            members: vec![member("shop-0", None), member("shop-1", Some("1-10")), member("shop-2", Some("1-9"))],
+            ..Decided::default()
+        };
+        let text = shown(Paint::PLAIN, Some(&newest), "shop-2");
+        assert!(text.contains(&format!("Promoting shop-2 loses 1 transaction: {UUID}:10")), "{text}");
+        assert!(text.contains("What shop-0 may hold besides is not known"), "{text}");
+        assert!(shown(Paint::PLAIN, Some(&newest), "shop-1").contains("holds all that is known"));
+        assert!(shown(Paint::PLAIN, Some(&newest), "shop-0").contains("anything may be lost"));
+        assert!(shown(Paint::PLAIN, None, "shop-0").contains("not known"));
+    }
+}
