@@ -138,7 +138,10 @@ async fn verdict(
     let members = same(&nemesis.cluster, application, &history).await?;
     let equal = stopped.elapsed();
     let (whole, equal) = (recovery.as_secs_f64(), equal.as_secs_f64());
-    say(&format!("nemesis: {faults} faults, terms up to {}, whole again after {whole:.1} s, equal {equal:.1} s later; {history}", status.term));
+    say(&format!(
+        "nemesis: {faults} faults, terms up to {}, whole again after {whole:.1} s, equal {equal:.1} s later; {history}",
+        status.term
+    ));
     report(&history, &history::check(&history, &members))
 }
 

@@ -66,7 +66,8 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     let holds_all = |held: &GtidSet| voters.iter().all(|(_, other)| held.contains(other));
     let complete = voters.iter().filter(|(ordinal, held)| fit(*ordinal) && holds_all(held)).map(|(ordinal, _)| *ordinal);
     // Better one that stays than one that leaves with a smaller cluster, and one that has little left to apply.
-    let unapplied = |ordinal: u32| view.held(ordinal).zip(view.executed(ordinal)).map_or(0, |(held, executed)| held.minus(executed).count());
+    let unapplied =
+        |ordinal: u32| view.held(ordinal).zip(view.executed(ordinal)).map_or(0, |(held, executed)| held.minus(executed).count());
     let best = complete.min_by_key(|ordinal| (*ordinal >= view.desired.replicas, unapplied(*ordinal), *ordinal));
     let consented = named.or_else(|| consented(view)).filter(|ordinal| *ordinal == old || stopped(*ordinal));
     if let Some(to) = consented.filter(|ordinal| stopped(*ordinal) && waiting.is_empty()) {
