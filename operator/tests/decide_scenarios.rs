@@ -61,6 +61,8 @@ struct Seed {
     trouble: Option<Trouble>,
     problem: Option<ProblemCode>,
     clients: Option<u32>,
+    #[serde(default)]
+    unanswered: bool,
     /// How many seconds ago it was heard last.
     silent_for: Option<i64>,
     /// It has no pod.
@@ -150,6 +152,7 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
             acks: scenario.status.acks,
             clients: seed.clients.unwrap_or(scenario.status.acks),
             dumping: seed.dumping.clone(),
+            unanswered: seed.unanswered,
         }),
         acknowledges: seed.acknowledges,
         busy_seconds: seed.busy,

@@ -10,7 +10,7 @@ use e2e::process::Process;
 use tokio::time::Instant;
 
 use crate::changes::operator;
-use crate::rig::{Cluster, OPERATOR_FAULTS, SYSTEM, eventually, on_stage};
+use crate::rig::{Cluster, SYSTEM, eventually, on_stage};
 use crate::writer::Writer;
 
 const FAILOVERS: u32 = 30;
@@ -59,7 +59,6 @@ async fn measure(cluster: &Cluster) -> Result<BTreeMap<String, Holds>> {
 
 #[tokio::test]
 async fn thirty_failovers_in_a_row_leave_no_connection_file_or_memory_behind() -> Result<()> {
-    let _alone = OPERATOR_FAULTS.lock().await;
     on_stage("endure", |lab, namespace| async move {
         let failovers = std::env::var("FAILOVERS").ok().map_or(Ok(FAILOVERS), |count| count.parse())?;
         ensure!(failovers > WARM, "FAILOVERS must be more than {WARM}");

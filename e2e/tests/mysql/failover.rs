@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
 use crate::changes::operator;
-use crate::rig::{Cluster, OPERATOR_FAULTS, SYSTEM, eventually, on_stage};
+use crate::rig::{Cluster, SYSTEM, alone_on_stage, eventually, on_stage};
 use crate::writer::Writer;
 
 /// Kills the primary, and the one that follows it as soon as somebody acknowledges what it takes; returns when all serve again.
@@ -164,8 +164,7 @@ async fn a_replica_that_lags_is_not_promoted_before_one_that_holds_all() -> Resu
 
 #[tokio::test]
 async fn an_operator_that_dies_in_the_middle_of_a_failover_goes_on_with_it() -> Result<()> {
-    let _alone = OPERATOR_FAULTS.lock().await;
-    on_stage("mortal", |lab, namespace| async move {
+    alone_on_stage("mortal", |lab, namespace| async move {
         let cluster = Cluster::perform(&lab, &namespace, 3).await?;
         let writer = Writer::start(&cluster, 1);
         writer.goes_on().await?;

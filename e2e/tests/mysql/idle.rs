@@ -6,11 +6,10 @@ use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, OPERATOR_FAULTS, SYSTEM, eventually, on_stage};
+use crate::rig::{Cluster, SYSTEM, eventually, on_stage};
 
 #[tokio::test]
 async fn an_idle_cluster_costs_no_api_write_and_drift_is_repaired() -> Result<()> {
-    let _alone = OPERATOR_FAULTS.lock().await;
     on_stage("idle", |lab, namespace| async move {
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.acks(1).await?;

@@ -6,13 +6,12 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, OPERATOR_FAULTS, eventually, on_stage, restart_operator};
+use crate::rig::{Cluster, alone_on_stage, eventually, on_stage, restart_operator};
 use crate::writer::Writer;
 
 #[tokio::test]
 async fn lost_pods_processes_and_operators_lose_no_row() -> Result<()> {
-    let _alone = OPERATOR_FAULTS.lock().await;
-    on_stage("faults", |lab, namespace| async move {
+    alone_on_stage("faults", |lab, namespace| async move {
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.acks(1).await?;
         cluster.ledger().await?;
@@ -84,8 +83,7 @@ async fn a_lost_volume_is_filled_again_and_never_initialised_again() -> Result<(
 
 #[tokio::test]
 async fn when_the_primary_and_an_acknowledging_replica_lose_their_volumes_a_person_decides() -> Result<()> {
-    let _alone = OPERATOR_FAULTS.lock().await;
-    on_stage("lost", |lab, namespace| async move {
+    alone_on_stage("lost", |lab, namespace| async move {
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.acks(1).await?;
         cluster.ledger().await?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::changes::scale_operator;
-use crate::rig::{Cluster, OPERATOR_FAULTS, eventually, on_stage};
+use crate::rig::{Cluster, alone_on_stage, eventually};
 use crate::writer::Writer;
 
 /// How long the API server is away.
@@ -32,8 +32,7 @@ async fn writes_go_on(writer: &Writer, long: Duration) -> Result<()> {
 
 #[tokio::test]
 async fn without_api_server_and_operator_writes_go_on_and_a_restarted_primary_opens_by_itself() -> Result<()> {
-    let _alone = OPERATOR_FAULTS.lock().await;
-    on_stage("outage", |lab, namespace| async move {
+    alone_on_stage("outage", |lab, namespace| async move {
         let cluster = Cluster::perform(&lab, &namespace, 3).await?;
         let writer = Writer::start(&cluster, 1);
         writer.goes_on().await?;
@@ -87,8 +86,7 @@ async fn without_api_server_and_operator_writes_go_on_and_a_restarted_primary_op
 
 #[tokio::test]
 async fn what_nobody_saw_happen_leaves_nothing_behind_and_takes_nothing_away() -> Result<()> {
-    let _alone = OPERATOR_FAULTS.lock().await;
-    on_stage("unseen", |lab, namespace| async move {
+    alone_on_stage("unseen", |lab, namespace| async move {
         let cluster = Cluster::perform(&lab, &namespace, 2).await?;
         let writer = Writer::start(&cluster, 1);
         writer.goes_on().await?;

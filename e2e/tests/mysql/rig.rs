@@ -13,7 +13,7 @@ use kube::{Api, ResourceExt};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, OnceCell, Semaphore};
+use tokio::sync::{OnceCell, RwLock, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Where the chart is installed.
@@ -30,8 +30,9 @@ const ROUTING: Duration = Duration::from_secs(5);
 /// Clusters at a time: two cores run six mysqlds, and more only makes each test slower.
 static STAGES: Semaphore = Semaphore::const_new(2);
 static OPERATOR: OnceCell<()> = OnceCell::const_new();
-/// Faults of the operator itself, or of the API server, are faults for every test. Taken before a place on the stage, so that who waits holds none.
-pub static OPERATOR_FAULTS: Mutex<()> = Mutex::const_new(());
+/// Faults of the operator itself, or of the API server, are faults for every test: who does them is alone. Taken before a place on the
+/// stage, so that who waits holds none.
+static CONTROL_PLANE: RwLock<()> = RwLock::const_new(());
 
 /// `LAB_SHARED=1`: others work in this lab and on this machine too. The operator that runs is theirs as well, and all takes longer.
 fn is_shared() -> bool {
@@ -45,6 +46,17 @@ pub fn patience() -> Duration {
 
 /// Runs `test` in a namespace of its own with the operator installed.
 pub async fn on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
+    let _with_others = CONTROL_PLANE.read().await;
+    perform(name, test).await
+}
+
+/// The same while no other test runs: for faults of the operator and of the API server.
+pub async fn alone_on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
+    let _alone = CONTROL_PLANE.write().await;
+    perform(name, test).await
+}
+
+async fn perform<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
     let _place = STAGES.acquire().await?;
     let lab = Lab::attach().await?;
     OPERATOR.get_or_try_init(|| install(&lab)).await?;

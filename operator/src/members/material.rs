@@ -2,7 +2,8 @@
 //! looks again by itself.
 
 use sidecar_protocol::Report;
-use sidecar_protocol::mysql::{Data, Replication, State};
+use sidecar_protocol::gtid::GtidSet;
+use sidecar_protocol::mysql::{Data, Replication, Role, State};
 
 /// Progress of a clone is shown in steps of this many percent.
 pub const PERCENT: u64 = 10;
@@ -43,6 +44,7 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         && *role == new.state.role
         && *accepted == new.state.accepted
         && position.is_some() == new.state.position.is_some()
+        && strays(&old.state) == strays(&new.state)
         && same_channel(replication.as_ref(), new.state.replication.as_ref())
         && *semi_sync == new.state.semi_sync
         && *fenced == new.state.fenced
@@ -54,6 +56,12 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         && *version == new.state.version
         && *ready == new.state.ready
         && *problem == new.state.problem
+}
+
+/// What a member that does not lead committed itself. It grows by what nobody asked for.
+fn strays(state: &State) -> Option<GtidSet> {
+    let own = || Some(state.position.as_ref()?.executed.committed_by(state.server_uuid.as_deref()?));
+    (state.role != Role::Primary).then(own).flatten()
 }
 
 fn same_data(old: &Data, new: &Data) -> bool {
@@ -83,7 +91,7 @@ pub fn progress(data: &Data) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use sidecar_protocol::mysql::{Process, Role};
+    use sidecar_protocol::mysql::Process;
 
     use super::*;
 
@@ -117,6 +125,13 @@ mod tests {
         new.state.position.as_mut().unwrap().executed = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9".parse().unwrap();
         new.state.replication.as_mut().unwrap().lag_seconds = Some(4.0);
         assert!(same(&old, &new));
+        new.state.server_uuid = Some("3e11fa47-71ca-11e1-9e33-c80aa9429562".into());
+        let mut more = new.clone();
+        more.state.position.as_mut().unwrap().executed = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-10".parse().unwrap();
+        assert!(!same(&new, &more), "a replica committed it itself");
+        (new.state.role, more.state.role) = (Role::Primary, Role::Primary);
+        assert!(same(&new, &more));
+        new = old.clone();
         new.state.position = None;
         assert!(!same(&old, &new));
     }

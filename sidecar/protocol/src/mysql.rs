@@ -231,6 +231,9 @@ pub struct SemiSync {
     /// Ordinals of the members that receive from this server now.
     #[serde(default)]
     pub dumping: Vec<u32>,
+    /// Commits wait, and not even an event written for that was acknowledged: who counts as connected is not there.
+    #[serde(default)]
+    pub unanswered: bool,
 }
 
 /// Something wrong, that a person may have to mend.

@@ -402,6 +402,7 @@ impl Member {
         let Some(session) = &mut self.session else { return };
         let ready = session.readiness.judge(now, facts, assignment, *lag, max_lag);
         let busy_seconds = session.busy;
+        let unanswered = session.nudge.is_unanswered(now);
         let full = full_volume(&self.access.config);
         let problem =
             full.or_else(|| self.step_problem.clone()).or(trouble).or_else(|| self.reload_problem.clone()).or_else(|| credentials.clone());
@@ -411,6 +412,9 @@ impl Member {
         self.reporter.change(|state| {
             let before = state.clone();
             facts.tell(lag_seconds, state);
+            if let Some(semi_sync) = &mut state.semi_sync {
+                semi_sync.unanswered = unanswered;
+            }
             state.busy_seconds = busy_seconds;
             state.accepted = order.map(|order| Accepted {
                 term: order.term,

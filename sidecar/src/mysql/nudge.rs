@@ -24,8 +24,8 @@ const STATEMENT: &str = "FLUSH OPTIMIZER_COSTS";
 pub struct Nudge {
     since: Option<Instant>,
     running: Option<JoinHandle<()>>,
-    /// How many replicas were connected when it was done: they all acknowledge that event, so once is enough.
-    done: Option<u32>,
+    /// When it was done, and how many replicas were connected then: they all acknowledge that event, so once is enough.
+    done: Option<(Instant, u32)>,
 }
 
 impl Nudge {
@@ -33,7 +33,7 @@ impl Nudge {
     fn is_due(&mut self, now: Instant, facts: &Facts) -> bool {
         let semi = &facts.semi_sync;
         // Who comes back may have received that event as a replica that did not count: it is written again.
-        if semi.waiting == 0 || self.done.is_some_and(|clients| clients != semi.clients) {
+        if semi.waiting == 0 || self.done.is_some_and(|(_, clients)| clients != semi.clients) {
             self.done = None;
         }
         let stuck = !facts.read_only && semi.source_enabled && semi.waiting > 0 && semi.clients >= semi.source_acks;
@@ -44,13 +44,18 @@ impl Nudge {
         now.duration_since(*self.since.get_or_insert(now)) >= PATIENCE
     }
 
+    /// Whether that event is not acknowledged either: a connection that is cut off looks sound to mysqld for many minutes.
+    pub fn is_unanswered(&self, now: Instant) -> bool {
+        self.done.is_some_and(|(written, _)| now.duration_since(written) >= QUERY_DEADLINE)
+    }
+
     /// Notes one look, and nudges when it is time.
     pub fn look(&mut self, now: Instant, facts: &Facts, access: &Access) {
         if !self.is_due(now, facts) {
             return;
         }
         info!("commits wait for acknowledgements that were missed: a later event brings them");
-        *self = Self { since: None, running: Some(tokio::spawn(write(access.clone()))), done: Some(facts.semi_sync.clients) };
+        *self = Self { since: None, running: Some(tokio::spawn(write(access.clone()))), done: Some((now, facts.semi_sync.clients)) };
     }
 }
 
@@ -85,8 +90,10 @@ mod tests {
             nudge.is_due(now + PATIENCE, facts)
         };
         assert!(due(&stuck));
-        let (mut nudged, now) = (Nudge { since: None, running: None, done: Some(1) }, Instant::now());
+        let now = Instant::now();
+        let mut nudged = Nudge { since: None, running: None, done: Some((now, 1)) };
         assert!(!nudged.is_due(now, &stuck) && !nudged.is_due(now + PATIENCE * 9, &stuck), "once is enough");
+        assert!(!nudged.is_unanswered(now) && nudged.is_unanswered(now + QUERY_DEADLINE), "it waits as commits do");
         assert!(!nudged.is_due(now, &Facts { semi_sync: SemiSyncFacts { clients: 0, ..semi }, ..stuck.clone() }));
         assert!(!nudged.is_due(now, &stuck) && nudged.is_due(now + PATIENCE, &stuck), "but not for a replica that was away");
         assert!(!due(&Facts { semi_sync: SemiSyncFacts { clients: 0, ..semi }, ..stuck.clone() }), "nobody is there to acknowledge");

@@ -265,7 +265,8 @@ impl Facts {
         });
         let semi = &self.semi_sync;
         let dumping = || self.replicas.dumping.iter().copied().collect();
-        state.semi_sync = semi.source_enabled.then(|| SemiSync { acks: semi.source_acks, clients: semi.clients, dumping: dumping() });
+        state.semi_sync =
+            semi.source_enabled.then(|| SemiSync { acks: semi.source_acks, clients: semi.clients, dumping: dumping(), unanswered: false });
         state.acknowledges = semi.replica_active && self.channel.as_ref().is_some_and(|channel| channel.receiver == Receiver::On);
     }
 }

@@ -250,7 +250,8 @@ fn acknowledges(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
 /// `durability: Available`: after the grace time the silent ones leave, and fewer are asked for. Only when commits really wait.
 fn give_way(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Option<Plan> {
     let status = view.status;
-    let starving = view.state(primary)?.semi_sync.as_ref()?.clients < status.acks;
+    let semi_sync = view.state(primary)?.semi_sync.as_ref()?;
+    let starving = semi_sync.clients < status.acks || semi_sync.unanswered;
     if view.desired.durability != Durability::Available || !starving {
         return None;
     }

@@ -62,8 +62,12 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     let safe = quorum(view).is_some_and(|quorum| voters.len() >= quorum);
 
     // I3: the promoted member holds every position that was read of those that may have acknowledged.
-    let fit = |ordinal: u32| !view.is_fenced(ordinal) && !view.is_errant(ordinal, old);
-    let holds_all = |held: &GtidSet| voters.iter().all(|(_, other)| held.contains(other));
+    // Who joined the ack set had caught up, and only the old primary committed since: what one of them committed itself, and another
+    // lacks, it committed as a replica (I6). Nobody was told of that, and nobody needs to hold it.
+    let strays = |ordinal: u32| voters.iter().any(|(_, other)| !other.contains(&view.own(ordinal)));
+    let fit = |ordinal: u32| !view.is_fenced(ordinal) && !view.is_errant(ordinal, old) && !strays(ordinal);
+    let due = |ordinal: u32, held: &GtidSet| if strays(ordinal) { held.minus(&view.own(ordinal)) } else { held.clone() };
+    let holds_all = |held: &GtidSet| voters.iter().all(|(ordinal, other)| held.contains(&due(*ordinal, other)));
     let complete = voters.iter().filter(|(ordinal, held)| fit(*ordinal) && holds_all(held)).map(|(ordinal, _)| *ordinal);
     // Better one that stays than one that leaves with a smaller cluster, and one that has little left to apply.
     let unapplied =

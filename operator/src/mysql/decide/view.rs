@@ -97,12 +97,17 @@ impl<'a> View<'a> {
         channel.is_some_and(|channel| channel.receiving && channel.source == self.desired.host(source))
     }
 
+    /// What it committed itself, whenever that was; nothing while it does not say.
+    pub fn own(&self, ordinal: u32) -> GtidSet {
+        let own = || Some(self.executed(ordinal)?.committed_by(self.state(ordinal)?.server_uuid.as_deref()?));
+        own().unwrap_or_default()
+    }
+
     /// It holds what the primary does not: by its own words, or because it committed something itself while it was no primary.
     pub fn is_errant(&self, ordinal: u32, primary: u32) -> bool {
-        let Some(state) = self.state(ordinal) else { return false };
-        let says_so = state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::Errant);
-        let own = || Some(self.executed(ordinal)?.committed_by(state.server_uuid.as_deref()?));
-        says_so || own().zip(self.executed(primary)).is_some_and(|(own, history)| !history.contains(&own))
+        let problem = self.state(ordinal).and_then(|state| state.problem.as_ref());
+        problem.is_some_and(|problem| problem.code == ProblemCode::Errant)
+            || self.executed(primary).is_some_and(|history| !history.contains(&self.own(ordinal)))
     }
 
     /// Its sidecar answers, and says all there is to say of its data.
