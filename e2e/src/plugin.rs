@@ -32,7 +32,7 @@ impl Plugin {
     /// Runs it to its end, with nobody at a terminal.
     pub async fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = run::command(&self.program);
-        command.args(arguments).args(["--namespace", &self.namespace]);
+        command.args(["--namespace", &self.namespace]).args(arguments);
         command.env("KUBECONFIG", &self.kubeconfig).env("PATH", &self.path);
         command.output().await.with_context(|| format!("cannot run {}", self.program.display()))
     }

@@ -9,6 +9,17 @@ use sidecar_protocol::mysql::{Assignment, Data, Problem, ProblemCode, Process, R
 
 use crate::mysql::{Config, converge};
 
+/// Who would miss a database that ended now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// It serves, and another member could relieve it.
+    ByClients,
+    /// It is closed, and the others have yet to read what it holds before one of them leads.
+    ByMembers,
+    /// Nobody.
+    ByNobody,
+}
+
 /// What the shell knows of an engine.
 pub trait Engine: Clone + Debug + Send + Sync + 'static {
     /// The role to hold.
@@ -30,8 +41,8 @@ pub trait Engine: Clone + Debug + Send + Sync + 'static {
     fn resumable(assignment: &Self::Assignment) -> bool;
     /// Ordinals of the members whose majority keeps this one open, when it is to be the primary.
     fn electorate(assignment: &Self::Assignment) -> Option<BTreeSet<u32>>;
-    /// Whether the database may end without anybody missing it: it is no primary that another member could relieve.
-    fn released(state: &Self::State) -> bool;
+    /// Who would miss the database if it ended now.
+    fn missed(state: &Self::State) -> Missed;
     /// Why the database may not serve, if so.
     fn unready(state: &Self::State) -> Option<String>;
     /// Adds the shell's own trouble with certificates, unless the engine has a worse one.
@@ -106,11 +117,14 @@ impl Engine for Mysql {
         }
     }
 
-    fn released(state: &State) -> bool {
-        let others = state.accepted.as_ref().and_then(|accepted| Self::electorate(&accepted.assignment)).map_or(0, |members| members.len());
+    fn missed(state: &State) -> Missed {
         // Silent, it may still be open.
         let open = state.role == Role::Primary || state.process == Process::Silent;
-        others < 2 || !open
+        match state.accepted.as_ref().map(|accepted| &accepted.assignment) {
+            Some(Assignment::Primary { members, .. }) if open && members.len() > 1 => Missed::ByClients,
+            Some(Assignment::Isolated) if open || state.process == Process::Running => Missed::ByMembers,
+            _ => Missed::ByNobody,
+        }
     }
 
     fn unready(state: &State) -> Option<String> {

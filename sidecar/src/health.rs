@@ -22,10 +22,10 @@ use prometheus_client::registry::Registry;
 use sidecar_protocol::probe;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::engine::{Engine, Gauge, float};
+use crate::engine::{Engine, Gauge, Missed, float};
 use crate::hub::Hub;
 
 /// This member's report, in standalone mode only: there is no API port to ask.
@@ -36,6 +36,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 32;
 /// Callers that wait to be released at the same time: one kubelet, and some in reserve.
 const MAX_RELEASES: usize = 4;
+/// How long a closed member stays for the others. They need a few tenths of a second; one that a person fenced is closed for ever.
+const CLOSED: Duration = Duration::from_secs(5);
 /// How often it is asked whether there is still somebody who could take over.
 const RELEASE_PERIOD: Duration = Duration::from_millis(250);
 /// Rest after `accept` failed: the process is out of descriptors.
@@ -83,9 +85,14 @@ async fn release<E: Engine>(hub: &Hub<E>, releases: &Semaphore, patience: Durati
         return text(StatusCode::SERVICE_UNAVAILABLE, "too many wait already");
     };
     let released = async {
-        let mut changes = hub.changes();
+        let (mut changes, mut closed) = (hub.changes(), None);
         // Of a cluster that is deleted or hibernates all members go, and nobody is left to wait for.
-        while !E::released(&hub.report().state) && !hub.guard().deserted() {
+        while !hub.guard().deserted() {
+            match E::missed(&hub.report().state) {
+                Missed::ByClients => closed = None,
+                Missed::ByMembers if closed.get_or_insert_with(Instant::now).elapsed() < CLOSED => {}
+                Missed::ByMembers | Missed::ByNobody => return,
+            }
             let _ = timeout(RELEASE_PERIOD, changes.next()).await;
         }
     };

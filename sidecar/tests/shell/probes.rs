@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sidecar::fence::Ordered;
 use sidecar_protocol::Report;
-use sidecar_protocol::mysql::{Accepted, Assignment, Data, Process, Replication, Role, State};
+use sidecar_protocol::mysql::{Accepted, Assignment, Data, Peer, Process, Replication, Role, State};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -71,7 +71,19 @@ async fn an_open_primary_is_released_when_it_is_none_any_more_and_everybody_else
     assert!(start.elapsed() < PATIENCE / 2);
     at_once("closed").await;
 
-    rig.state.send_modify(|state| state.role = Role::Primary);
+    let ordered = |assignment| Some(Accepted { term: 4, assignment, converged: true });
+    rig.state.send_modify(|state| state.accepted = ordered(Assignment::Isolated));
+    let (start, health) = (Instant::now(), rig.health);
+    let waiting = tokio::spawn(async move { get(health, "/releasez").await.unwrap().0 });
+    sleep(PATIENCE / 4).await;
+    assert!(!waiting.is_finished(), "the others have yet to read what it holds");
+    let source = Peer { member: "orders-1".into(), host: "orders-1".into() };
+    let follows = Assignment::Replica { source, donors: vec![], acknowledges: false, replace: None };
+    rig.state.send_modify(|state| state.accepted = ordered(follows));
+    assert_eq!(waiting.await.unwrap(), 200);
+    assert!(start.elapsed() < PATIENCE / 2);
+
+    rig.state.send_modify(|state| (state.role, state.accepted) = (Role::Primary, primary(2)));
     let start = Instant::now();
     let (status, why) = get(rig.health, "/releasez").await.unwrap();
     assert_eq!((status, why.trim()), (200, "nobody took over in time"));
