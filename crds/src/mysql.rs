@@ -419,6 +419,9 @@ pub struct AckMember {
     pub name: String,
     /// `@@server_uuid`, new with each initialise or clone.
     pub server_uuid: String,
+    /// GTID set of what it had committed itself when it joined. What it commits itself after that, as a replica, is errant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<String>,
 }
 
 /// Kind of a change of primary.

@@ -1,6 +1,7 @@
 //! What goes wrong, and its end. Which faults, how often and how long is chance; a schedule has its own mix.
 
 use crate::event::Event;
+use crate::mysqld::Link;
 use crate::network::Node;
 use crate::sidecar::ordinals;
 use crate::world::{OPERATORS, World, name};
@@ -64,9 +65,11 @@ pub enum Kind {
     Switchover,
     /// An applier is slow.
     Slow,
+    /// Somebody commits on a replica.
+    Stray,
 }
 
-const ALL: [Kind; 19] = [
+const ALL: [Kind; 20] = [
     Kind::Mysqld,
     Kind::Sidecar,
     Kind::Pod,
@@ -86,6 +89,7 @@ const ALL: [Kind; 19] = [
     Kind::Update,
     Kind::Switchover,
     Kind::Slow,
+    Kind::Stray,
 ];
 
 /// The end of a fault.
@@ -196,6 +200,7 @@ impl World {
             }
             Kind::Volume => self.lose_volume(member),
             Kind::Purge => self.purge(member),
+            Kind::Stray => self.stray(member),
             Kind::Operator if self.operators[operator].running => {
                 self.end_operator(operator);
                 self.after(lasts, Event::OperatorStart { operator });
@@ -303,6 +308,25 @@ impl World {
             dump.next = dump.next.saturating_sub(old);
         }
         self.tell(|| format!("*   {} purges {old} transactions from its binary log", name(member)));
+    }
+
+    fn stray(&mut self, member: u32) {
+        // While positions are read nobody may know of it in time.
+        let status = std::rc::Rc::clone(&self.api.read.status);
+        let stood_still = self.laws.stood_still.clone();
+        let Some((mysqld, directory)) = self.running(member) else { return };
+        let stood_still = stood_still.get(&directory.uuid).is_some_and(|term| *term >= status.term);
+        if mysqld.link == Link::Off || !mysqld.super_read_only || mysqld.sealing || stood_still || status.transition.is_some() {
+            return;
+        }
+        let uuid = directory.uuid;
+        let Some(txn) = self.histories.commit(uuid) else { return };
+        if let Some((_, directory)) = self.running(member) {
+            directory.write(txn);
+            directory.executed.insert(txn);
+        }
+        self.laws.strays.insert(txn);
+        self.tell(|| format!("*   somebody commits on {}, which follows", name(member)));
     }
 
     fn api_trouble(&mut self, operator: usize, lasts: u64) {

@@ -37,6 +37,8 @@ pub struct Laws {
     pub obeyed: [u64; MEMBERS],
     /// The last order that each run of a sidecar obeyed, of each run of an operator, by its number there.
     pub tickets: BTreeMap<(u32, u64, usize, u64), u64>,
+    /// What was committed on a replica, past its sidecar.
+    pub strays: Set,
     /// Fresh data directories made.
     pub initialised: u32,
     /// Volumes that were lost.
@@ -142,6 +144,11 @@ impl World {
                 }
                 _ => self.laws.switchovers += 1,
             }
+            let strays = self.laws.strays.both(held);
+            if !strays.is_empty() && !returned && !self.laws.consented {
+                let gtids = self.histories.gtids(strays);
+                self.broken("I6", || format!("{} is promoted with {gtids}, which it committed as a replica", name(to)));
+            }
             // A volume may be lost while its member is being chosen; then it never opens.
             if self.member(to).volume.directory.is_some() {
                 self.nothing_missing(to, held, "is promoted");
@@ -152,7 +159,8 @@ impl World {
             let (Some(ordinal), Some(primary)) = (crate::world::ordinal(&joined.name), primary) else { continue };
             let (ours, theirs) = (self.member(ordinal).volume.directory.as_ref(), self.member(primary).volume.directory.as_ref());
             let (Some(ours), Some(theirs)) = (ours, theirs) else { continue };
-            let extra = ours.executed.minus(theirs.holds());
+            // What somebody commits between its last report and this is known soon.
+            let extra = ours.executed.minus(theirs.holds()).minus(self.laws.strays);
             if before.transition.is_none() && status.transition.is_none() && !extra.is_empty() {
                 let gtids = self.histories.gtids(extra);
                 self.broken("I6", || format!("{} joins the ack set with {gtids}, which the primary does not hold", joined.name));

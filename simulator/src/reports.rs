@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use operator::members::material;
 use operator::mysql::observed::Seen;
 use sidecar::mysql::converge::refuse;
 use sidecar_protocol::mysql::{Assignment, State};
@@ -79,7 +80,7 @@ impl World {
         let news = match known.report.answered() {
             // On its way for longer than the answer to an order, which said more.
             Some(old) if old.incarnation == report.incarnation && old.orders > report.orders => return,
-            Some(old) => differs(old, report),
+            Some(old) => !material::same(old, report),
             None => true,
         };
         known.report = Seen::Answered(Report::clone(report));
@@ -217,23 +218,6 @@ impl World {
             }
         }
     }
-}
-
-/// Whether a report says more than how far positions are.
-fn differs(old: &Report<State>, new: &Report<State>) -> bool {
-    let same = old.incarnation == new.incarnation
-        && (old.term, old.orders) == (new.term, new.orders)
-        && old.state.data == new.state.data
-        && (old.state.process, old.state.role, old.state.ready) == (new.state.process, new.state.role, new.state.ready)
-        && old.state.accepted == new.state.accepted
-        && old.state.position.is_some() == new.state.position.is_some()
-        && old.state.replication == new.state.replication
-        && old.state.semi_sync == new.state.semi_sync
-        && (old.state.acknowledges, old.state.fenced, old.state.condemned)
-            == (new.state.acknowledges, new.state.fenced, new.state.condemned)
-        && old.state.problem == new.state.problem
-        && old.state.server_uuid == new.state.server_uuid;
-    !same
 }
 
 /// An assignment in a few words.

@@ -226,7 +226,10 @@ impl Play<'_> {
                 let gtids = self.world.histories.gtids(extra);
                 self.world.broken("I6", || format!("in the end {} holds {gtids}, which the primary does not", name(member)));
             }
-            let common = |log: &[Txn], other: &[Txn]| log.iter().copied().filter(|txn| other.contains(txn)).collect::<Vec<_>>();
+            // Who leads by a person's consent may bring what it committed as a replica: the others apply that later.
+            let strays = self.world.laws.strays;
+            let common =
+                |log: &[Txn], other: &[Txn]| log.iter().copied().filter(|txn| other.contains(txn) && !strays.has(*txn)).collect::<Vec<_>>();
             if common(&ours.log, &leader.log) != common(&leader.log, &ours.log) {
                 let (ours, theirs) = (common(&ours.log, &leader.log), common(&leader.log, &ours.log));
                 self.world.broken("I5", || format!("{} applied {ours:?}, and the primary {theirs:?}", name(member)));

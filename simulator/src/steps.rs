@@ -116,7 +116,13 @@ impl World {
         let Some((mysqld, directory)) = self.running(member).filter(|(mysqld, _)| !mysqld.super_read_only) else {
             return Err(Some(problem(ProblemCode::Other, "read-only")));
         };
+        let locks = directory.accounts & mask & !directory.locked != 0;
         directory.locked = directory.accounts & mask;
+        if locks && mysqld.source_acks > 1 {
+            // They may have some of their acknowledgements from who is barred now.
+            mysqld.sessions += 1;
+            mysqld.waiting.iter_mut().for_each(|waiting| waiting.client = None);
+        }
         let cut: Vec<u32> = mysqld.dumps.keys().copied().filter(|ordinal| barred.contains(ordinal)).collect();
         mysqld.dumps.retain(|ordinal, _| !barred.contains(ordinal));
         for replica in cut {

@@ -14,6 +14,9 @@ use tokio::time::sleep;
 use crate::pool::Pool;
 use crate::rig::{Cluster, eventually, on_stage};
 
+/// A statement of this age is seen by everybody.
+const OLD: Duration = Duration::from_secs(3);
+
 /// Asks by the annotation, in the current term.
 pub async fn ask(cluster: &Cluster, member: &str) -> Result<String> {
     let request = format!("{member}@{}", cluster.status().await?.term);
@@ -138,7 +141,7 @@ async fn a_switchover_waits_for_long_statements_and_is_refused_for_one_that_neve
             let statement = format!("UPDATE ledger SET note = CONCAT({seconds}, SLEEP({seconds})) WHERE number = 1000000000");
             let switchover = async {
                 // Old enough to be seen.
-                sleep(Duration::from_secs(2)).await;
+                sleep(OLD).await;
                 let waits = cluster.says("Progressing", "a client's transaction has been running on");
                 let (said, waits) = tokio::join!(plugin.says(&["switchover", "orders"]), waits);
                 waits.and(said)
@@ -158,7 +161,7 @@ async fn a_switchover_waits_for_long_statements_and_is_refused_for_one_that_neve
         let mut client = cluster.through("primary").await?;
         client.query_drop("START TRANSACTION").await?;
         client.query_drop("INSERT INTO ledger (number, note) VALUES (1000000001, 'x')").await?;
-        sleep(Duration::from_secs(2)).await;
+        sleep(OLD).await;
         let complaint = plugin.refuses(&["switchover", "orders"]).await?;
         ensure!(complaint.contains("a client's transaction has been running on"), "{complaint}");
         told(&cluster, "a client's transaction has been running on").await?;

@@ -324,7 +324,7 @@ fn follow(view: &View<'_>, primary: u32, acks: u32) -> BTreeMap<u32, Assignment>
     for &ordinal in view.observed.members.keys() {
         let assignment = if ordinal == primary {
             Assignment::Primary { acks, members: view.everybody(), barred: acks::barred(view, primary) }
-        } else if ordinal >= view.desired.replicas || view.is_fenced(ordinal) {
+        } else if view.is_fenced(ordinal) || ordinal >= view.desired.replicas && acks::spares_leavers(view, primary) {
             // Leaving: it stops receiving, so that its position stands still while the others reach it (I2).
             Assignment::Isolated
         } else {

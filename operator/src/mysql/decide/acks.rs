@@ -64,6 +64,15 @@ pub fn closed_until_filled(view: &View<'_>) -> Option<String> {
     })
 }
 
+/// Whether enough members acknowledge without those that leave with a smaller cluster. Else they stay: a commit that waited for them would
+/// keep the others from being filled.
+#[must_use]
+pub fn spares_leavers(view: &View<'_>, primary: u32) -> bool {
+    let stays = |member: &&AckMember| view.ordinal(&member.name).is_some_and(|ordinal| ordinal < view.desired.replicas);
+    let staying = view.status.ack_set.iter().filter(stays).filter(|member| acknowledges(view, primary, member)).count();
+    u32::try_from(staying).unwrap_or(u32::MAX) >= view.status.acks
+}
+
 /// Who may not replicate from the primary: members that cannot be told to stop acknowledging. One that is silent and recorded is cut off
 /// when enough others acknowledge, so that it can leave the set: then the loss of the primary too leaves a quorum. One that is
 /// not recorded stays out until it has heard that it does not count. And one whose data directory is to leave is cut off first: what the
@@ -234,9 +243,8 @@ fn joiners(view: &View<'_>, primary: u32) -> Vec<AckMember> {
         .filter(|ordinal| !view.is_fenced(*ordinal) && !repair::is_due(view, *ordinal, primary))
         .filter_map(|ordinal| {
             let name = view.desired.member_name(ordinal);
-            let server_uuid = view.state(ordinal)?.server_uuid.clone()?;
             let known = view.status.ack_set.iter().any(|member| member.name == name);
-            (!known).then_some(AckMember { name, server_uuid })
+            if known { None } else { view.joins(ordinal) }
         })
         .collect()
 }

@@ -8,11 +8,11 @@ use sidecar_protocol::SILENCE_MILLIS;
 use sidecar_protocol::mysql::{Data, Process};
 
 use super::{View, acks};
+use crate::mysql::observed::Seen;
 
 /// A primary that was told to open a moment ago is given this long, in milliseconds: its replicas have not been with it yet, so they cannot
 /// have lost it.
 const OPENING_MILLIS: i64 = 10_000;
-use crate::mysql::observed::Seen;
 
 /// What is wrong with the primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +35,14 @@ pub fn of(view: &View<'_>, primary: u32) -> Alarm {
     if view.is_open_primary(primary) {
         return Alarm::None;
     }
-    // Who was routed to is not who has this name now.
-    if view.observed.route.as_ref().is_some_and(|(routed, uid)| *routed == name && *uid != pod.uid) {
+    let opening = view.status.transition.as_ref().is_some_and(|change| change.promoting);
+    // Who was routed to is not who has this name now. One that was chosen to lead again is routed to when it opens.
+    if !opening && view.observed.route.as_ref().is_some_and(|(routed, uid)| *routed == name && *uid != pod.uid) {
         return Alarm::Certain(format!("the pod of {name} was replaced"));
     }
     let quiet = match &member.report {
         Seen::Silent { since } => {
             let silent = view.now.as_millisecond() - since.as_millisecond();
-            let opening = view.status.transition.as_ref().is_some_and(|change| change.promoting);
             if silent < if opening { OPENING_MILLIS } else { i64::try_from(SILENCE_MILLIS).unwrap_or(i64::MAX) } {
                 return Alarm::Unsure(format!("{name} does not answer"));
             }

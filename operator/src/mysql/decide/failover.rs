@@ -62,12 +62,10 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     let safe = quorum(view).is_some_and(|quorum| voters.len() >= quorum);
 
     // I3: the promoted member holds every position that was read of those that may have acknowledged.
-    // Who joined the ack set had caught up, and only the old primary committed since: what one of them committed itself, and another
-    // lacks, it committed as a replica (I6). Nobody was told of that, and nobody needs to hold it.
-    let strays = |ordinal: u32| voters.iter().any(|(_, other)| !other.contains(&view.own(ordinal)));
-    let fit = |ordinal: u32| !view.is_fenced(ordinal) && !view.is_errant(ordinal, old) && !strays(ordinal);
-    let due = |ordinal: u32, held: &GtidSet| if strays(ordinal) { held.minus(&view.own(ordinal)) } else { held.clone() };
-    let holds_all = |held: &GtidSet| voters.iter().all(|(ordinal, other)| held.contains(&due(*ordinal, other)));
+    // What a replica committed itself was acknowledged to nobody: it bars its member (I6), and nobody needs to hold it.
+    let fit = |ordinal: u32| !view.is_fenced(ordinal) && !view.is_errant(ordinal, old);
+    let covers = |held: &GtidSet, ordinal: u32| view.due(ordinal, old).is_some_and(|due| held.contains(&due));
+    let holds_all = |held: &GtidSet| voters.iter().all(|(ordinal, _)| covers(held, *ordinal));
     let complete = voters.iter().filter(|(ordinal, held)| fit(*ordinal) && holds_all(held)).map(|(ordinal, _)| *ordinal);
     // Better one that stays than one that leaves with a smaller cluster, and one that has little left to apply.
     let unapplied =
@@ -81,7 +79,7 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
         return lead(view, change, to, Why::Quorum);
     }
     // Whatever was acknowledged is on the one that acknowledged it, if it still has its volume.
-    let old_holds_all = view.held(old).is_some_and(|held| positions.iter().all(|(_, other)| held.contains(other)));
+    let old_holds_all = view.held(old).is_some_and(|held| positions.iter().all(|(ordinal, _)| covers(&held, *ordinal)));
     if best.filter(|_| safe).is_none() && stopped(old) && old_holds_all && !view.is_fenced(old) {
         return lead(view, change, old, Why::Returned);
     }
@@ -122,13 +120,12 @@ fn lead(view: &View<'_>, change: &Transition, to: u32, why: Why) -> Decision {
 /// too early.
 fn complete(view: &View<'_>, to: u32) -> Vec<AckMember> {
     let all = view.held(to).unwrap_or_default();
-    let uuid = |ordinal: u32| view.state(ordinal).and_then(|state| state.server_uuid.clone());
     let stopped = view.observed.members.keys().copied().filter(|ordinal| *ordinal != to && view.is_isolated(*ordinal));
     stopped
         .filter(|ordinal| *ordinal < view.desired.replicas && !view.is_fenced(*ordinal))
         // Equal, not more: what it holds beyond that is errant now (I6).
         .filter(|ordinal| view.held(*ordinal).is_some_and(|held| held.contains(&all) && all.contains(&held)))
-        .filter_map(|ordinal| Some(AckMember { name: view.desired.member_name(ordinal), server_uuid: uuid(ordinal)? }))
+        .filter_map(|ordinal| view.joins(ordinal))
         .collect()
 }
 

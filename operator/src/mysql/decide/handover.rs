@@ -211,7 +211,7 @@ pub fn go_on(view: &View<'_>, to: u32, change: &Transition) -> Decision {
     }
     let stopped = view.is_isolated(from).then(|| view.executed(from)).flatten();
     let reached = stopped.is_some_and(|history| view.held(to).is_some_and(|held| held.contains(history)));
-    if reached {
+    if reached && !view.is_errant(to, from) {
         // Recorded before the first order to open: from here on it cannot be taken back.
         let change = Transition { promoting: true, ..change.clone() };
         let authority = Authority { transition: Some(change), ack_set: ack_set_after(view, from, to), ..Authority::of(view.status) };
@@ -236,11 +236,7 @@ pub fn go_on(view: &View<'_>, to: u32, change: &Transition) -> Decision {
 /// The same members acknowledge, with the old primary in the place of the new one.
 fn ack_set_after(view: &View<'_>, from: u32, to: u32) -> Vec<AckMember> {
     let new = view.desired.member_name(to);
-    let old = view
-        .state(from)
-        .and_then(|state| state.server_uuid.clone())
-        .map(|server_uuid| AckMember { name: view.desired.member_name(from), server_uuid });
-    view.status.ack_set.iter().filter(|member| member.name != new).cloned().chain(old).collect()
+    view.status.ack_set.iter().filter(|member| member.name != new).cloned().chain(view.joins(from)).collect()
 }
 
 /// Nobody was told to open, so the old primary may: under a new term, which the candidate has not seen.

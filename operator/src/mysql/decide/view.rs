@@ -1,6 +1,6 @@
 //! Questions about what was seen, asked by every room of `decide`.
 
-use crds::mysql::MySQLClusterStatus;
+use crds::mysql::{AckMember, MySQLClusterStatus};
 use jiff::Timestamp;
 use sidecar_protocol::gtid::GtidSet;
 use sidecar_protocol::mysql::{Accepted, Assignment, Data, Peer, ProblemCode, Process, Role, State};
@@ -97,17 +97,38 @@ impl<'a> View<'a> {
         channel.is_some_and(|channel| channel.receiving && channel.source == self.desired.host(source))
     }
 
-    /// What it committed itself, whenever that was; nothing while it does not say.
-    pub fn own(&self, ordinal: u32) -> GtidSet {
-        let own = || Some(self.executed(ordinal)?.committed_by(self.state(ordinal)?.server_uuid.as_deref()?));
-        own().unwrap_or_default()
+    /// What it committed itself, whenever that was.
+    fn own(&self, ordinal: u32) -> Option<GtidSet> {
+        Some(self.executed(ordinal)?.committed_by(self.state(ordinal)?.server_uuid.as_deref()?))
     }
 
-    /// It holds what the primary does not: by its own words, or because it committed something itself while it was no primary.
+    /// What it committed itself as a replica (I6): since it joined the ack set, which is recorded and so known of a lost primary too, or
+    /// at any time, when the primary says that it does not hold it.
+    fn strays(&self, ordinal: u32, primary: u32) -> GtidSet {
+        let Some(own) = self.own(ordinal) else { return GtidSet::default() };
+        let name = self.desired.member_name(ordinal);
+        let joined = self.status.ack_set.iter().find(|member| member.name == name);
+        let since = joined.and_then(|member| Some(own.minus(&member.committed.as_ref()?.parse().ok()?)));
+        let lacking = self.executed(primary).map(|history| own.minus(history));
+        since.unwrap_or_default().union(&lacking.unwrap_or_default())
+    }
+
+    /// It holds what the primary does not, and what nobody was told is done.
     pub fn is_errant(&self, ordinal: u32, primary: u32) -> bool {
         let problem = self.state(ordinal).and_then(|state| state.problem.as_ref());
-        problem.is_some_and(|problem| problem.code == ProblemCode::Errant)
-            || self.executed(primary).is_some_and(|history| !history.contains(&self.own(ordinal)))
+        problem.is_some_and(|problem| problem.code == ProblemCode::Errant) || !self.strays(ordinal, primary).is_empty()
+    }
+
+    /// What it holds, without what is only its own.
+    pub fn due(&self, ordinal: u32, primary: u32) -> Option<GtidSet> {
+        Some(self.held(ordinal)?.minus(&self.strays(ordinal, primary)))
+    }
+
+    /// It joins the ack set, as it is now; `None` while it does not say which data directory it has.
+    pub fn joins(&self, ordinal: u32) -> Option<AckMember> {
+        let server_uuid = self.state(ordinal)?.server_uuid.clone()?;
+        let committed = self.own(ordinal).map(|own| own.to_string());
+        Some(AckMember { name: self.desired.member_name(ordinal), server_uuid, committed })
     }
 
     /// Its sidecar answers, and says all there is to say of its data.
