@@ -9,6 +9,9 @@ use crate::world::{OPERATORS, World, name};
 /// Volumes that may be lost in one schedule: more would only ever ask a person.
 const VOLUMES: u32 = 2;
 
+/// Within this many milliseconds an operator that reaches a member knows what somebody committed there, or the next hand-over is over.
+const UNTOLD: u64 = 2000;
+
 /// The weather.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -326,6 +329,7 @@ impl World {
             directory.executed.insert(txn);
         }
         self.laws.strays.insert(txn);
+        self.laws.untold.insert(txn, self.now + UNTOLD);
         self.tell(|| format!("*   somebody commits on {}, which follows", name(member)));
     }
 

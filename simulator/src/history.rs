@@ -50,6 +50,15 @@ impl Set {
         Self(self.0 & !other.0)
     }
 
+    /// Those of which it is true.
+    #[must_use]
+    pub fn only(self, is: impl Fn(Txn) -> bool) -> Self {
+        (0..MOST).filter(|txn| self.has(*txn) && is(*txn)).fold(Self::default(), |mut all, txn| {
+            all.insert(txn);
+            all
+        })
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(self) -> bool {

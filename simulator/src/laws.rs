@@ -39,6 +39,8 @@ pub struct Laws {
     pub tickets: BTreeMap<(u32, u64, usize, u64), u64>,
     /// What was committed on a replica, past its sidecar.
     pub strays: Set,
+    /// What of it may not have been told yet: until when.
+    pub untold: BTreeMap<Txn, u64>,
     /// Fresh data directories made.
     pub initialised: u32,
     /// Volumes that were lost.
@@ -144,7 +146,10 @@ impl World {
                 }
                 _ => self.laws.switchovers += 1,
             }
-            let strays = self.laws.strays.both(held);
+            // A hand-over reads no position of its candidate on purpose.
+            let told = |txn: Txn| self.laws.untold.get(&txn).is_none_or(|until| *until < self.now);
+            let failover = change.is_some_and(|change| change.kind == Failover);
+            let strays = self.laws.strays.both(held).only(|txn| failover || told(txn));
             if !strays.is_empty() && !returned && !self.laws.consented {
                 let gtids = self.histories.gtids(strays);
                 self.broken("I6", || format!("{} is promoted with {gtids}, which it committed as a replica", name(to)));

@@ -1,5 +1,7 @@
 //! Receivers, dump threads and appliers of modelled mysqlds, and what semi-sync makes of them.
 
+use sidecar::mysql::observe::Facts;
+
 use crate::event::Event;
 use crate::history::Txn;
 use crate::mysqld::{Dump, Link, Waiting};
@@ -12,6 +14,8 @@ const NET_TIMEOUT: u64 = 3000;
 const RETRY: u64 = 1000;
 /// A packet over a cut wire is sent again after this long.
 const RETRANSMIT: u64 = 300;
+/// Commits that wait for this long, although enough replicas are connected, are helped.
+const NUDGE: u64 = 1000;
 
 impl World {
     /// Sets a receiver to work.
@@ -195,6 +199,33 @@ impl World {
             }
         }
         self.wake_applier(member);
+    }
+
+    /// A replica acknowledges nothing that it received before it counted. The primary's sidecar writes an event without content for that,
+    /// whose acknowledgement counts for all before it.
+    pub fn nudge(&mut self, member: u32, facts: &Facts) {
+        let (now, semi) = (self.now, &facts.semi_sync);
+        let stuck = !facts.read_only && semi.source_enabled && semi.waiting > 0 && semi.clients >= semi.source_acks;
+        let Some(sidecar) = self.member_mut(member).sidecar.as_mut() else { return };
+        let since = *sidecar.stuck.get_or_insert(now);
+        if !stuck || now - since >= NUDGE {
+            sidecar.stuck = None;
+        }
+        if !stuck || now - since < NUDGE {
+            return;
+        }
+        let Some((mysqld, _)) = self.running(member) else { return };
+        let Some(last) = mysqld.waiting.back().map(|waiting| waiting.txn) else { return };
+        let (run, dumps) = (mysqld.run, mysqld.dumps.clone());
+        for (replica, dump) in dumps {
+            let passes = self.network.passes(Node::Member(member), Node::Member(replica));
+            let there = self.running(replica).is_some_and(|(theirs, directory)| {
+                theirs.link == Link::On(dump.id) && theirs.replica_active && directory.holds().has(last)
+            });
+            if passes && there {
+                self.acked(member, run, replica, dump.id, last);
+            }
+        }
     }
 
     /// Lets the applier go on, if it runs and has something to do.

@@ -260,7 +260,9 @@ fn is_well(world: &World) -> bool {
     let follow = |member: u32| {
         let ours = world.member(member).volume.directory.as_ref();
         let leader = world.member(primary).volume.directory.as_ref();
-        ours.zip(leader).is_some_and(|(ours, leader)| ours.executed.contains(leader.executed))
+        let strays = |set: crate::history::Set| set.both(world.laws.strays);
+        ours.zip(leader)
+            .is_some_and(|(ours, leader)| ours.executed.contains(leader.executed) && leader.logged.contains(strays(ours.executed)))
     };
     says && world.api.read.status.transition.as_ref().is_none_or(|change| change.kind == crds::mysql::TransitionKind::TakenBack)
         && ordinals().all(|member| (member < replicas) == world.member(member).pod.is_some())

@@ -75,6 +75,8 @@ pub struct Sidecar {
     /// When a step may be taken again.
     pub not_before: u64,
     began: u64,
+    /// Since when commits wait although enough replicas are connected.
+    pub stuck: Option<u64>,
     answered: Option<u64>,
     published: u64,
     turn: u64,
@@ -96,6 +98,7 @@ impl Sidecar {
             contact,
             readiness: Readiness::default(),
             last: None,
+            stuck: None,
             not_before: 0,
             began: now,
             answered: None,
@@ -178,6 +181,7 @@ impl World {
     /// One look at a mysqld that answers.
     fn live(&mut self, member: u32, facts: &Facts) -> u64 {
         let now = self.now;
+        self.nudge(member, facts);
         let verdict = self.verdict(member);
         let condemned = self.condemned(member);
         let receiver_settled = self.running(member).is_some_and(|(mysqld, _)| now - mysqld.connected >= RECEIVER_SETTLED);
@@ -355,8 +359,9 @@ impl World {
     fn tell_operators(&mut self, member: u32, mut state: State) {
         let now = self.now;
         let Some(sidecar) = self.member_mut(member).sidecar.as_mut() else { return };
+        let strays = state.strays() != sidecar.state.strays();
         let positions = (state.position.take(), sidecar.state.position.take());
-        let news = state != sidecar.state || positions.0.is_some() != positions.1.is_some();
+        let news = strays || state != sidecar.state || positions.0.is_some() != positions.1.is_some();
         state.position = positions.0;
         if !news && now - sidecar.published < HEARTBEAT {
             sidecar.state.position = positions.1;

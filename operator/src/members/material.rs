@@ -2,8 +2,7 @@
 //! looks again by itself.
 
 use sidecar_protocol::Report;
-use sidecar_protocol::gtid::GtidSet;
-use sidecar_protocol::mysql::{Data, Replication, Role, State};
+use sidecar_protocol::mysql::{Data, Replication, State};
 
 /// Progress of a clone is shown in steps of this many percent.
 pub const PERCENT: u64 = 10;
@@ -44,7 +43,7 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         && *role == new.state.role
         && *accepted == new.state.accepted
         && position.is_some() == new.state.position.is_some()
-        && strays(&old.state) == strays(&new.state)
+        && old.state.strays() == new.state.strays()
         && same_channel(replication.as_ref(), new.state.replication.as_ref())
         && *semi_sync == new.state.semi_sync
         && *fenced == new.state.fenced
@@ -56,12 +55,6 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         && *version == new.state.version
         && *ready == new.state.ready
         && *problem == new.state.problem
-}
-
-/// What a member that does not lead committed itself. It grows by what nobody asked for.
-fn strays(state: &State) -> Option<GtidSet> {
-    let own = || Some(state.position.as_ref()?.executed.committed_by(state.server_uuid.as_deref()?));
-    (state.role != Role::Primary).then(own).flatten()
 }
 
 fn same_data(old: &Data, new: &Data) -> bool {
@@ -91,7 +84,7 @@ pub fn progress(data: &Data) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use sidecar_protocol::mysql::Process;
+    use sidecar_protocol::mysql::{Process, Role};
 
     use super::*;
 

@@ -221,6 +221,20 @@ pub struct Replication {
     pub tls: bool,
 }
 
+impl State {
+    /// What this server committed itself, whenever that was; `None` while it does not say.
+    #[must_use]
+    pub fn own(&self) -> Option<GtidSet> {
+        Some(self.position.as_ref()?.executed.committed_by(self.server_uuid.as_deref()?))
+    }
+
+    /// The same of a server that does not lead. It grows only by what nobody asked for.
+    #[must_use]
+    pub fn strays(&self) -> Option<GtidSet> {
+        self.own().filter(|_| self.role != Role::Primary)
+    }
+}
+
 /// Semi-sync on the primary's side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SemiSync {

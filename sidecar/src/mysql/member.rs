@@ -546,5 +546,7 @@ fn only_positions_differ(before: &State, after: &State) -> bool {
         state
     };
     // The first positions of a process are news, and so are all of a member that just stopped receiving.
-    before.position.is_some() == after.position.is_some() && after.role != Role::Unknown && settled(before) == settled(after)
+    let known = before.position.is_some() == after.position.is_some() && after.role != Role::Unknown;
+    // What somebody commits on a replica is told at once: it bars its member from being promoted.
+    known && before.strays() == after.strays() && settled(before) == settled(after)
 }

@@ -99,7 +99,7 @@ impl<'a> View<'a> {
 
     /// What it committed itself, whenever that was.
     fn own(&self, ordinal: u32) -> Option<GtidSet> {
-        Some(self.executed(ordinal)?.committed_by(self.state(ordinal)?.server_uuid.as_deref()?))
+        self.state(ordinal)?.own()
     }
 
     /// What it committed itself as a replica (I6): since it joined the ack set, which is recorded and so known of a lost primary too, or
