@@ -61,6 +61,18 @@ pub struct Members {
 /// UID of the custom resource, name of the pod.
 type Key = (String, String);
 
+/// What members said at one moment.
+#[derive(Debug)]
+pub struct Said(HashMap<Key, Seen<Report<State>>>);
+
+impl Said {
+    /// What this one said; `None` when nobody listened to it.
+    #[must_use]
+    pub fn by(&self, uid: &str, member: &str) -> Option<Seen<Report<State>>> {
+        self.0.get(&(uid.to_owned(), member.to_owned())).cloned()
+    }
+}
+
 #[derive(Debug)]
 struct Followed {
     target: Target,
@@ -151,12 +163,15 @@ impl Members {
         self.followed().retain(|_, one| one.cluster != *cluster);
     }
 
-    /// What a member says; `None` when nobody listens to it yet.
+    /// What the members of a cluster say now.
     #[must_use]
-    pub fn seen(&self, uid: &str, member: &str) -> Option<Seen<Report<State>>> {
-        let slot = self.slot(uid, member)?;
-        let known = slot.known();
-        Some(known.report.clone().map_or(Seen::Silent { since: known.since }, Seen::Answered))
+    pub fn said(&self, cluster: &ClusterRef) -> Said {
+        let said = |one: &Followed| {
+            let known = one.slot.known();
+            known.report.clone().map_or(Seen::Silent { since: known.since }, Seen::Answered)
+        };
+        let followed = self.followed();
+        Said(followed.iter().filter(|(_, one)| one.cluster == *cluster).map(|(key, one)| (key.clone(), said(one))).collect())
     }
 
     /// The members of a cluster that refused their last order, and why.

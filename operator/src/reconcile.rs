@@ -23,7 +23,7 @@ use crate::apply::{Applied, ApplyError, Live, apply};
 use crate::clock::now;
 use crate::context::{Context, LISTEN, Notes};
 use crate::events::Kind;
-use crate::members::Target;
+use crate::members::{Said, Target};
 use crate::metrics::Cluster;
 use crate::mysql::act::{ActError, act};
 use crate::mysql::build::{build, template_size};
@@ -149,13 +149,12 @@ impl Reconcile<'_> {
     /// Returns when to look again.
     async fn run(&self) -> Result<Duration, Error> {
         self.context.caches.ready().await?;
-        let mut known: Option<MySQLCluster> = None;
+        let mut known: Option<(MySQLCluster, Said)> = None;
         for _ in 0..ROUNDS {
-            // talks to Kubernetes: the watch may be older than our own last write, and a claim stands on it.
-            let cluster = match known.take() {
-                Some(cluster) => cluster,
-                None => match self.api().get_opt(&self.name.name).await.map_err(Error::Read)? {
-                    Some(cluster) => cluster,
+            let (cluster, said) = match known.take() {
+                Some(known) => known,
+                None => match self.read().await? {
+                    Some(known) => known,
                     None => {
                         self.context.forget(self.name);
                         return Ok(RESYNC);
@@ -164,16 +163,25 @@ impl Reconcile<'_> {
             };
             let term = cluster.status.as_ref().map_or(0, |status| status.term);
             let span = tracing::info_span!("reconcile", cluster = self.label, run = self.run, term, state = field::Empty);
-            match self.round(cluster).instrument(span).await? {
+            match self.round(cluster, &said).instrument(span).await? {
                 Round::Done(after) => return Ok(after.min(pauses::about(RESYNC))),
-                Round::Claimed(cluster) => known = Some(*cluster),
+                Round::Claimed(cluster) => known = Some((*cluster, said)),
                 Round::Conflict => {}
             }
         }
         Err(Error::Contended)
     }
 
-    async fn round(&self, cluster: MySQLCluster) -> Result<Round, Error> {
+    /// What the members say, then the custom resource, so that it is at least as new: an order that these reports do not know yet overtakes
+    /// ours, and one that they know stands on a claim that is read here (I8).
+    async fn read(&self) -> Result<Option<(MySQLCluster, Said)>, Error> {
+        let said = self.context.members.said(self.name);
+        // talks to Kubernetes: the watch may be older than our own last write, and a claim stands on it.
+        let cluster = self.api().get_opt(&self.name.name).await.map_err(Error::Read)?;
+        Ok(cluster.map(|cluster| (cluster, said)))
+    }
+
+    async fn round(&self, cluster: MySQLCluster, said: &Said) -> Result<Round, Error> {
         let (context, now) = (self.context, now());
         let old = cluster.status.clone().unwrap_or_default();
         let generation = cluster.metadata.generation;
@@ -197,7 +205,7 @@ impl Reconcile<'_> {
 
         // talks to Kubernetes
         let live = context.caches.live(self.name);
-        let observed = observe(&context.client, &context.caches, &context.members, &cluster, &desired, &live, now).await?;
+        let observed = observe(&context.client, &context.caches, said, &cluster, &desired, &live, now).await?;
         let targets = targets(&desired, &observed);
         if !self.notes.listened(context.members.heard(&desired.uid, &targets)) {
             self.listen(&desired, &observed, targets, &mut Vec::new()).await?;

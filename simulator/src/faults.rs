@@ -56,7 +56,7 @@ pub enum Kind {
     Second,
     /// An operator is stopped, and goes on later.
     FrozenOperator,
-    /// An operator does not reach the API server, or reads it stale.
+    /// An operator does not reach the API server, or gets its answers late.
     Api,
     /// An operator's clock jumps.
     Clock,
@@ -336,12 +336,12 @@ impl World {
     fn api_trouble(&mut self, operator: usize, lasts: u64) {
         let kind = self.dice.roll(3);
         let until = self.now + lasts;
-        let what = ["does not reach the API server", "reads stale", "has stuck watches"][usize::try_from(kind).unwrap_or(0)];
+        let what = ["does not reach the API server", "reads late", "has stuck watches"][usize::try_from(kind).unwrap_or(0)];
         self.tell(|| format!("*   operator {operator} {what} for {lasts} ms"));
         let operator_ = &mut self.operators[operator];
         match kind {
             0 => operator_.cut_off = true,
-            1 => operator_.reads_stale = true,
+            1 => operator_.reads_late = true,
             _ => operator_.watches_stuck = until,
         }
         self.after(lasts, Event::Mend(Mend::Api(operator)));
@@ -380,7 +380,7 @@ impl World {
             }
             Mend::Api(operator) => {
                 let operator_ = &mut self.operators[operator];
-                (operator_.cut_off, operator_.reads_stale, operator_.watches_stuck) = (false, false, 0);
+                (operator_.cut_off, operator_.reads_late, operator_.watches_stuck) = (false, false, 0);
                 self.kubernetes_changed();
                 self.wake(operator, 10);
             }

@@ -43,8 +43,6 @@ pub struct Annotations {
 pub struct Api {
     /// The custom resource now.
     pub read: Read,
-    /// The custom resource as it was, for those who read stale.
-    pub before: Read,
     /// Replicas of the StatefulSet; it exists once this was written.
     pub replicas: Option<u32>,
     /// Revision of its template.
@@ -77,7 +75,7 @@ impl Api {
             status: Rc::default(),
             annotations: Annotations::default(),
         };
-        Self { before: read.clone(), read, replicas: None, revision: 1, route: None, cluster }
+        Self { read, replicas: None, revision: 1, route: None, cluster }
     }
 
     /// The user edits the spec.
@@ -105,7 +103,6 @@ impl Api {
     }
 
     fn write(&mut self, edit: impl FnOnce(&mut Read)) {
-        self.before = self.read.clone();
         self.read.version += 1;
         edit(&mut self.read);
     }

@@ -1,7 +1,7 @@
 //! A modelled operator: the pipeline of `operator::reconcile` in virtual time, one write at a time, so that it can die after each. What it
 //! decides and what it writes into the status are the real functions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use operator::mysql::decide::{Decision, Route, Step, decide};
 use operator::mysql::observed::{Member, Observed, PodSeen, Seen, StatefulSetSeen};
 use operator::mysql::status::{Pass, status};
-use sidecar_protocol::SILENCE_MILLIS;
-use sidecar_protocol::mysql::Assignment;
+use sidecar_protocol::mysql::{Assignment, State};
+use sidecar_protocol::{Report, SILENCE_MILLIS};
 
 use crate::event::Event;
 use crate::kube::{Api, Read};
@@ -62,8 +62,10 @@ pub struct Operator {
     pub clock: i64,
     /// It cannot reach the API server.
     pub cut_off: bool,
-    /// It reads the custom resource as it was before the last write.
-    pub reads_stale: bool,
+    /// It gets its answers late: it acts on what it read long ago.
+    pub reads_late: bool,
+    /// What the members said when its pass began.
+    pub reports: BTreeMap<u32, Seen<Report<State>>>,
     /// Its watches are stuck until then.
     pub watches_stuck: u64,
     /// What it knows of each member.
@@ -95,7 +97,8 @@ impl Operator {
             run: 0,
             clock: 0,
             cut_off: false,
-            reads_stale: false,
+            reads_late: false,
+            reports: BTreeMap::new(),
             watches_stuck: 0,
             slots: (0..MEMBERS).map(|_| Slot::default()).collect(),
             inbox: Vec::new(),
@@ -278,9 +281,15 @@ impl World {
         }
         (operator.rounds, operator.dirty) = (0, false);
         operator.todo.push_back(Act::Round);
-        let stale = operator.reads_stale;
-        let read = if stale { self.api.before.clone() } else { self.api.read.clone() };
-        self.operators[number].read = read;
+        // Reports before the status, as `reconcile::read` does.
+        operator.reports = operator.observed.members.iter().map(|(member, known)| (*member, known.report.clone())).collect();
+        let late = operator.reads_late;
+        let early = self.dice.chance(500);
+        self.operators[number].read = self.api.read.clone();
+        if late && early {
+            let takes = self.dice.between(200, 4000);
+            return self.after(takes, Event::Write { operator: number, run });
+        }
         self.next_write(number);
     }
 
@@ -346,7 +355,7 @@ impl World {
 
     fn round(&mut self, number: usize) {
         let now = self.now;
-        let Operator { read, observed, slots, listened, began, clock, rounds, .. } = &mut self.operators[number];
+        let Operator { read, observed, reports, slots, listened, began, clock, rounds, .. } = &mut self.operators[number];
         *rounds += 1;
         let wall = wall(*clock, now);
         let heard = observed.members.iter().filter(|(_, member)| member.pod.is_some()).all(|(member, _)| slots[*member as usize].heard > 0);
@@ -373,7 +382,13 @@ impl World {
         for member in observed.members.values_mut() {
             member.fresh_volume = !born;
         }
-        let decision = decide(&read.desired, observed, &read.status, wall);
+        let mut observed = observed.clone();
+        for (member, report) in reports {
+            if let Some(known) = observed.members.get_mut(member) {
+                known.report = report.clone();
+            }
+        }
+        let decision = decide(&read.desired, &observed, &read.status, wall);
         self.operators[number].state = Some(decision.state);
         self.plan_writes(number, decision, wall);
     }
@@ -465,9 +480,9 @@ impl World {
 
     /// Gives an order, unless the member is silent, holds it already, or has one on its way.
     fn give(&mut self, number: usize, member: u32, assignment: Assignment) {
-        let Operator { read, observed, .. } = &self.operators[number];
+        let Operator { read, reports, .. } = &self.operators[number];
         let term = read.status.term;
-        let Some(report) = observed.members.get(&member).and_then(|member| member.report.answered()) else { return };
+        let Some(report) = reports.get(&member).and_then(|report| report.answered()) else { return };
         let holds = report.state.accepted.as_ref().is_some_and(|held| held.term == term && held.assignment == assignment);
         if !holds {
             let order = sidecar_protocol::Order {

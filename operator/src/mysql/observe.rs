@@ -20,7 +20,7 @@ use super::names::{self, DATA, selector_text};
 use super::observed::{Member, Observed, PodSeen, Seen, StatefulSetSeen, Trouble};
 use super::validate::Desired;
 use crate::apply::Live;
-use crate::members::Members;
+use crate::members::Said;
 use crate::watches::Caches;
 
 /// A pod that is not placed at once may only wait for its volume to be made.
@@ -49,7 +49,7 @@ pub enum ObserveError {
 pub async fn observe(
     client: &Client,
     caches: &Caches,
-    members: &Members,
+    said: &Said,
     cluster: &MySQLCluster,
     desired: &Desired,
     live: &Live,
@@ -59,7 +59,7 @@ pub async fn observe(
     let claims = if born { None } else { Some(claims(client, desired).await?) };
     let slice = caches.slice(&desired.namespace, &names::primary(&desired.name));
     let looked = Looked { cluster, desired, live, slice: slice.as_deref(), claims, now };
-    Ok(looked.at(|member| members.seen(&desired.uid, member)))
+    Ok(looked.at(|member| said.by(&desired.uid, member)))
 }
 
 async fn claims(client: &Client, desired: &Desired) -> Result<Vec<PersistentVolumeClaim>, ObserveError> {
