@@ -113,15 +113,22 @@ impl<'a> View<'a> {
         since.unwrap_or_default().union(&lacking.unwrap_or_default())
     }
 
+    /// What it holds that some member committed as a replica: who still followed that one has it too.
+    fn foreign(&self, ordinal: u32, primary: u32) -> GtidSet {
+        let all = self.observed.members.keys().map(|member| self.strays(*member, primary));
+        let all = all.filter(|strays| !strays.is_empty()).fold(GtidSet::default(), |all, strays| all.union(&strays));
+        self.held(ordinal).map_or_else(GtidSet::default, |held| all.minus(&all.minus(&held)))
+    }
+
     /// It holds what the primary does not, and what nobody was told is done.
     pub fn is_errant(&self, ordinal: u32, primary: u32) -> bool {
         let problem = self.state(ordinal).and_then(|state| state.problem.as_ref());
-        problem.is_some_and(|problem| problem.code == ProblemCode::Errant) || !self.strays(ordinal, primary).is_empty()
+        problem.is_some_and(|problem| problem.code == ProblemCode::Errant) || !self.foreign(ordinal, primary).is_empty()
     }
 
     /// What it holds, without what is only its own.
     pub fn due(&self, ordinal: u32, primary: u32) -> Option<GtidSet> {
-        Some(self.held(ordinal)?.minus(&self.strays(ordinal, primary)))
+        Some(self.held(ordinal)?.minus(&self.foreign(ordinal, primary)))
     }
 
     /// It joins the ack set, as it is now; `None` while it does not say which data directory it has.
