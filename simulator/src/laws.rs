@@ -154,6 +154,8 @@ impl World {
                 let gtids = self.histories.gtids(strays);
                 self.broken("I6", || format!("{} is promoted with {gtids}, which it committed as a replica", name(to)));
             }
+            // From here on it is the cluster's history.
+            self.laws.strays = self.laws.strays.minus(held);
             // A volume may be lost while its member is being chosen; then it never opens.
             if self.member(to).volume.directory.is_some() {
                 self.nothing_missing(to, held, "is promoted");
