@@ -128,6 +128,12 @@ impl Process {
         self.read("cmdline").split_terminator('\0').map(Into::into).collect()
     }
 
+    /// Runs it this program? Not if it only stands by another one.
+    pub fn is(&self, program: &str) -> bool {
+        let argv = self.argv();
+        argv.first().is_some_and(|path| path.ends_with(program)) && argv.get(1).is_none_or(|command| command != "guard")
+    }
+
     /// Its environment, as it was started with.
     pub fn environ(&self) -> Vec<String> {
         self.read("environ").split_terminator('\0').map(Into::into).collect()

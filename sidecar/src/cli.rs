@@ -1,5 +1,6 @@
 //! The command line: what one may ask for, and in which voice it logs. What `mysql` starts is in [`shell`](crate::shell).
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::{live, mysql, shell};
+use crate::{guard, live, mysql, shell};
 
 /// Understudy's sidecar.
 #[derive(Debug, Parser)]
@@ -47,6 +48,15 @@ enum Command {
         /// The socket.
         #[arg(long, default_value = "/understudy/run/mysqld.sock")]
         socket: PathBuf,
+    },
+    /// Run a mysqld as process 1, and end it so that no client is told what nobody else holds.
+    Guard {
+        /// Port of the sidecar's probes.
+        #[arg(long, default_value_t = HEALTH_PORT)]
+        health_port: u16,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
     },
     /// Stand by a mysqld, under an operator or alone.
     Mysql(Box<Mysql>),
@@ -123,6 +133,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Install { dest } => live::install(&dest).with_context(|| format!("installing to {}", dest.display())),
+        Command::Guard { health_port, command } => match guard::run(&command, health_port) {
+            Ok(code) => return code,
+            Err(error) => Err(anyhow::Error::from(error).context(format!("running {command:?}"))),
+        },
         Command::Live { socket } => live::probe(&socket).map_err(anyhow::Error::msg),
         Command::Mysql(mysql) => {
             log(cli.log_format, cli.log);

@@ -97,7 +97,7 @@ async fn release<E: Engine>(hub: &Hub<E>, releases: &Semaphore, patience: Durati
         }
     };
     match timeout(patience, released).await {
-        Ok(()) => text(StatusCode::OK, "released"),
+        Ok(()) => text(StatusCode::OK, probe::RELEASED),
         Err(_) => {
             warn!("nobody took over in time: the primary ends all the same");
             text(StatusCode::OK, "nobody took over in time")

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod discovery;
 pub mod engine;
 pub mod fence;
+pub mod guard;
 pub mod health;
 pub mod hub;
 pub mod live;

@@ -42,10 +42,8 @@ fn of(process: Process, sessions: usize) -> Result<Holds> {
 /// The operator and every sidecar, by name.
 async fn measure(cluster: &Cluster) -> Result<BTreeMap<String, Holds>> {
     let lab = &cluster.lab;
-    let named = |all: Vec<Process>, name: &str| {
-        let is_it = |process: &Process| process.argv().first().is_some_and(|program| program.ends_with(name));
-        all.into_iter().find(|process| is_it(process)).with_context(|| format!("no process {name}"))
-    };
+    let named =
+        |all: Vec<Process>, name: &str| all.into_iter().find(|process| process.is(name)).with_context(|| format!("no process {name}"));
     let mut all = BTreeMap::new();
     all.insert("operator".to_owned(), of(named(lab.processes(SYSTEM, &operator(lab).await?).await?, "operator")?, 0)?);
     for member in cluster.status().await?.members {

@@ -44,6 +44,8 @@ pub mod probe {
     pub const LIVE: &str = "/livez";
     /// The database container's preStop hook: answers when this member may go, since it is no open primary (any more), or is alone.
     pub const RELEASE: &str = "/releasez";
+    /// Its answer when nobody would miss the database.
+    pub const RELEASED: &str = "released";
     /// Prometheus text.
     pub const METRICS: &str = "/metrics";
 }

@@ -3,6 +3,7 @@
 //! A step runs beside the looking, so that a member that waits for something still reports. There is one step at a time; a step that
 //! keeps failing, or keeps being needed, is tried ever less often. Nothing here decides: [`super::converge`] does.
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use super::nudge::Nudge;
 use super::observe::{Backlog, Facts, Password, Receiver, applying_since, look, tell_silence};
 use super::ready::Readiness;
 use super::report::{Reporter, problem, retries};
-use super::sessions::{busy_seconds, replicas};
+use super::sessions::{busy_seconds, replicas, send_away};
 use super::sql::{QUERY_DEADLINE, Sql, SqlError};
 use crate::fence::{Fence, Guard, Verdict};
 
@@ -46,6 +47,8 @@ const RECEIVER_SETTLED: Duration = Duration::from_secs(1);
 const NOT_YET: Duration = Duration::from_millis(50);
 /// A mysqld that does not answer a look in this time is silent.
 const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+/// An applier that gets no further for this long may wait for a client's lock.
+const STUCK: Duration = Duration::from_secs(1);
 /// Between two questions for long transactions.
 const BUSY_PERIOD: Duration = Duration::from_secs(1);
 /// Positions, lag and the age of transactions alone are published this often; anything else at once.
@@ -111,6 +114,9 @@ struct Session {
     busy: Option<u32>,
     busy_asked: Option<Instant>,
     nudge: Nudge,
+    /// How much it has executed while it applies what it received before it leads, since when, and who makes room for more.
+    applying: Option<(u64, Instant)>,
+    clearing: Option<JoinHandle<()>>,
 }
 
 /// What one look and the Secrets say.
@@ -351,6 +357,8 @@ impl Member {
         let now = Instant::now();
         if let Some(session) = &mut self.session {
             session.nudge.look(now, &seen.facts, &self.access);
+            let executed = (wanted == Some(Step::AwaitApplied)).then(|| seen.facts.position.executed.count());
+            session.make_room(now, executed, &self.access);
         }
         if seen.own.fenced && self.running.as_ref().is_some_and(|running| running.step != Step::Seal) {
             // It waits for others perhaps, and the seal waits for nobody.
@@ -520,13 +528,51 @@ impl Drop for Member {
 impl Session {
     fn new(sql: Sql, watch: JoinHandle<()>) -> Self {
         let (backlog, readiness) = (Backlog::default(), Readiness::default());
-        Self { sql, watch, backlog, readiness, connected: None, disconnected: None, busy: None, busy_asked: None, nudge: Nudge::default() }
+        Self {
+            sql,
+            watch,
+            backlog,
+            readiness,
+            connected: None,
+            disconnected: None,
+            busy: None,
+            busy_asked: None,
+            nudge: Nudge::default(),
+            applying: None,
+            clearing: None,
+        }
+    }
+}
+
+impl Session {
+    /// A client of a replica may hold a lock that its applier waits for, as backups and `LOCK TABLES` do. Nobody waits for such clients on a
+    /// member that is to lead: they connect again. `executed` counts what it has executed, while it applies before it leads.
+    fn make_room(&mut self, now: Instant, executed: Option<u64>, access: &Access) {
+        let before = self.applying.take();
+        let Some(executed) = executed else { return };
+        let (_, since) = *self.applying.insert(before.filter(|(before, _)| *before == executed).unwrap_or((executed, now)));
+        let busy = self.clearing.as_ref().is_some_and(|clearing| !clearing.is_finished());
+        if busy || now.duration_since(since) < STUCK {
+            return;
+        }
+        self.applying = Some((executed, now));
+        let access = access.clone();
+        self.clearing = Some(tokio::spawn(async move {
+            let cleared = async { send_away(&mut access.connect().await?, &mut HashSet::new()).await }.await;
+            match cleared {
+                Ok(clients) => info!(clients, "clients are sent away, so that what was received is applied"),
+                Err(error) => warn!(%error, "clients that may hold up the applier cannot be sent away"),
+            }
+        }));
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.watch.abort();
+        if let Some(clearing) = &self.clearing {
+            clearing.abort();
+        }
     }
 }
 

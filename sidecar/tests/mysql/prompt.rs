@@ -199,6 +199,55 @@ async fn a_primary_whose_connections_are_all_taken_closes() {
 }
 
 #[tokio::test]
+async fn a_client_that_holds_a_lock_does_not_hold_up_a_member_that_is_to_lead() {
+    let rig = Rig::new().await;
+    let [mut zero, mut one, _] = trio(&rig).await;
+    let mut app = zero.app().await;
+    create_rows(&mut app, 10, 10).await;
+    let there = zero.ask("SELECT @@gtid_executed").await.replace('\n', "").parse().unwrap();
+    one.until("caught up", |state| state.position.as_ref().is_some_and(|position| position.executed.contains(&there))).await;
+    let mut backup = one.app().await;
+    backup.query_drop("LOCK TABLES shop_db.t READ").await.unwrap();
+    create_rows(&mut app, 30, 10).await;
+    zero.order(Assignment::Isolated);
+    let last = zero.converged().await.position.unwrap().executed;
+    one.until("all received", |state| state.position.as_ref().is_some_and(|position| position.held().contains(&last))).await;
+    one.order(Assignment::Isolated);
+    one.converged().await;
+
+    let began = Instant::now();
+    one.order(primary(1, &[0]));
+    one.until("open", |state| state.role == Role::Primary && state.ready).await;
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(backup.query_drop("SELECT 1").await.is_err(), "it was sent away");
+    assert_eq!(one.ask("SELECT COUNT(*) FROM shop_db.t").await, "30");
+}
+
+#[tokio::test]
+async fn a_commit_that_the_barred_acknowledged_is_told_to_nobody() {
+    let rig = Rig::new().await;
+    let [mut zero, one, mut two] = trio(&rig).await;
+    zero.order(primary(2, &[]));
+    zero.converged().await;
+    two.order(Assignment::Isolated);
+    two.converged().await;
+    let mut write = insert(zero.app().await, 500);
+    assert!(is_stuck(&mut write).await, "one of two acknowledgements");
+    assert_eq!(
+        one.ask("SELECT COUNT(*) FROM performance_schema.replication_connection_status WHERE RECEIVED_TRANSACTION_SET<>''").await,
+        "1"
+    );
+
+    zero.order(primary(2, &[1]));
+    zero.until("barred", |state| dumping(state).is_some_and(|dumping| dumping.is_empty())).await;
+    zero.order(primary(1, &[1]));
+    two.follow(&rig, 0, &[], true);
+    let told = timeout(Duration::from_secs(10), write).await.expect("its client is cut off");
+    assert!(told.is_err(), "it was told that it is done");
+    create_rows(&mut zero.app().await, 600, 1).await;
+}
+
+#[tokio::test]
 async fn a_hand_over_takes_a_tenth_of_a_second() {
     let rig = Rig::new().await;
     let [mut zero, mut one, mut two] = trio(&rig).await;

@@ -138,3 +138,26 @@ async fn the_report_is_on_the_health_port_in_standalone_mode_only() {
     let report: Report<State> = serde_json::from_str(&body).unwrap();
     assert_eq!((status, report.member.as_str()), (200, "shop-0"));
 }
+
+#[tokio::test]
+async fn a_guarded_process_ends_in_order_unless_it_would_be_missed() {
+    let rig = Rig::start().await;
+    let ended = async || {
+        let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.02; done";
+        let mut guard = tokio::process::Command::new(env!("CARGO_BIN_EXE_sidecar"))
+            .args(["guard", "--health-port", &rig.health.port().to_string(), "--", "sh", "-c", script])
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        guard.stdout.as_mut().unwrap().read_u8().await.unwrap();
+        let pid = rustix::process::Pid::from_raw(guard.id().unwrap().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        guard.wait().await.unwrap().code()
+    };
+    assert_eq!(ended().await, Some(7), "nobody misses it");
+    let assignment = Assignment::Primary { acks: 1, members: vec![0, 1], barred: vec![] };
+    let accepted = Some(Accepted { term: 3, assignment, converged: true });
+    rig.state.send_modify(|state| (state.process, state.role, state.accepted) = (Process::Running, Role::Primary, accepted));
+    assert_eq!(ended().await, Some(128 + 9), "a shutdown would tell clients what nobody else holds");
+}

@@ -88,7 +88,7 @@ pub async fn wait_for(lab: &Lab, namespace: &str, replicas: usize) -> Result<()>
 /// The one process of a pod whose program is `name`.
 pub async fn process(lab: &Lab, namespace: &str, pod: &str, name: &str) -> Result<Process> {
     let all = lab.processes(namespace, pod).await?;
-    let found = all.into_iter().find(|process| process.argv().first().is_some_and(|program| program.ends_with(name)));
+    let found = all.into_iter().find(|process| process.is(name));
     found.with_context(|| format!("no process {name} in {pod}"))
 }
 

@@ -112,7 +112,7 @@ fn mysql(desired: &Desired) -> Container {
         name: "mysql".to_owned(),
         image: Some(desired.image.clone()),
         image_pull_policy: pull_policy(desired),
-        command: Some(["mysqld", "--defaults-file=/understudy/run/my.cnf"].map(str::to_owned).into()),
+        command: Some([SIDECAR, "guard", "--", "mysqld", "--defaults-file=/understudy/run/my.cnf"].map(str::to_owned).into()),
         ports: Some(vec![port("mysql", PORT)]),
         startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(FOR_EVER), ..greets() }),
         readiness_probe: Some(Probe { period_seconds: Some(1), timeout_seconds: Some(2), failure_threshold: Some(2), ..get(probe::READY) }),
