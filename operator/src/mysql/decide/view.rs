@@ -109,7 +109,8 @@ impl<'a> View<'a> {
         let name = self.desired.member_name(ordinal);
         let joined = self.status.ack_set.iter().find(|member| member.name == name);
         let since = joined.and_then(|member| Some(own.minus(&member.committed.as_ref()?.parse().ok()?)));
-        let lacking = self.executed(primary).map(|history| own.minus(history));
+        // Held, not executed: one that has just been promoted may still apply what it received.
+        let lacking = self.held(primary).map(|history| own.minus(&history));
         since.unwrap_or_default().union(&lacking.unwrap_or_default())
     }
 
