@@ -36,6 +36,10 @@ impl TestNamespace {
         let namespace = Self::new(lab, name).await?;
         let outcome = AssertUnwindSafe(test(lab.clone(), namespace.name.clone())).catch_unwind().await;
         if !matches!(outcome, Ok(Ok(()))) {
+            // First: what comes after it is long.
+            if let Ok(Err(error)) = &outcome {
+                eprintln!("{}: {error:#}", namespace.name);
+            }
             eprintln!("{}", namespace.report().await);
         }
         let deleted = namespace.finish().await;

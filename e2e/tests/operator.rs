@@ -109,6 +109,17 @@ impl Stage {
         Ok(Self { plane, client })
     }
 
+    /// An operator that may write all it wants, and the cluster `orders`, settled.
+    async fn in_order() -> Result<(Self, Writes, Operator)> {
+        let stage = Self::start().await?;
+        stage.define(|_| {}).await?;
+        let writes = Writes::new(usize::MAX);
+        let operator = stage.operator(&writes).await?;
+        stage.create("orders").await?;
+        stage.settled("orders").await?;
+        Ok((stage, writes, operator))
+    }
+
     /// The definition, changed by `change`, and established.
     async fn define(&self, change: impl FnOnce(&mut serde_json::Value)) -> Result<()> {
         let mut definition = serde_json::to_value(MySQLCluster::crd())?;
@@ -257,12 +268,7 @@ async fn eventually<T, F: Future<Output = Result<Option<T>>>>(what: &str, mut lo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_taken_away_comes_back_and_in_good_order_nothing_is_written() -> Result<()> {
-    let stage = Stage::start().await?;
-    stage.define(|_| {}).await?;
-    let writes = Writes::new(usize::MAX);
-    let operator = stage.operator(&writes).await?;
-    stage.create("orders").await?;
-    stage.settled("orders").await?;
+    let (stage, writes, operator) = Stage::in_order().await?;
     let whole = stage.objects().await?;
 
     stage.api::<Service>().delete("orders-read", &DeleteParams::default()).await?;
@@ -325,12 +331,7 @@ async fn a_crash_after_any_write_is_resumed() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn decisions_are_recorded_across_restarts_and_an_idle_cluster_writes_nothing() -> Result<()> {
-    let stage = Stage::start().await?;
-    stage.define(|_| {}).await?;
-    let writes = Writes::new(usize::MAX);
-    let operator = stage.operator(&writes).await?;
-    stage.create("orders").await?;
-    stage.settled("orders").await?;
+    let (stage, _, operator) = Stage::in_order().await?;
     let newest = |state: &'static str| {
         let stage = &stage;
         async move {
@@ -391,11 +392,7 @@ async fn a_config_map_of_somebody_else_is_not_taken_for_the_record() -> Result<(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_changed_and_changed_back_while_nobody_looked_changes_nothing() -> Result<()> {
-    let stage = Stage::start().await?;
-    stage.define(|_| {}).await?;
-    let operator = stage.operator(&Writes::new(usize::MAX)).await?;
-    stage.create("orders").await?;
-    stage.settled("orders").await?;
+    let (stage, _, operator) = Stage::in_order().await?;
     sleep(Duration::from_secs(1)).await;
     operator.stop().await?;
     let (whole, set) = (stage.objects().await?, stage.api::<StatefulSet>().get("orders").await?);
@@ -432,12 +429,7 @@ async fn what_was_changed_and_changed_back_while_nobody_looked_changes_nothing()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_user_takes_out_of_the_spec_goes_from_the_children_and_then_nothing_is_written() -> Result<()> {
-    let stage = Stage::start().await?;
-    stage.define(|_| {}).await?;
-    let writes = Writes::new(usize::MAX);
-    let operator = stage.operator(&writes).await?;
-    stage.create("orders").await?;
-    stage.settled("orders").await?;
+    let (stage, writes, operator) = Stage::in_order().await?;
     let mark = |value: serde_json::Value| {
         json!({
             "services": {"read": {"annotations": {"shop/mark": value}}, "primary": {"annotations": {"shop/mark": value}}},

@@ -50,10 +50,9 @@ async fn the_manifest_of_the_docs_comes_up_scales_and_heals_without_an_operator(
         lab.kubectl(&["scale", "sts", "mysql", "--replicas=5", "-n", &namespace]).await?;
         ready(&lab, &namespace, 5).await?;
         reads(&lab, &namespace, "mysql-3", "3").await?;
-        ensure!(
-            lab.sql(&namespace, "mysql-3", "SELECT SOURCE FROM performance_schema.clone_status").await?.contains("mysql-2"),
-            "3 was not cloned from 2"
-        );
+        // From a replica: the one before it, or when that one is slow to answer, the one before that.
+        let donor = lab.sql(&namespace, "mysql-3", "SELECT SOURCE FROM performance_schema.clone_status").await?;
+        ensure!(donor.contains("mysql-2") || donor.contains("mysql-1"), "3 was cloned from {donor}");
         ensure!(
             lab.sql(&namespace, "mysql-3", "SELECT SSL_ALLOWED FROM performance_schema.replication_connection_configuration").await?
                 == "YES"

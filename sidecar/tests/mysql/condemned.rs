@@ -168,9 +168,7 @@ async fn nothing_is_discarded_that_cannot_be_archived_nor_for_a_source_that_is_n
     zero.until("errant", is(ProblemCode::Errant)).await;
     // What its logs do not have any more cannot be archived, and is not thrown away.
     let own = uuid(&zero).await;
-    zero.local().await.query_drop("FLUSH BINARY LOGS").await.unwrap();
-    sleep(Duration::from_millis(1100)).await;
-    zero.local().await.query_drop("PURGE BINARY LOGS BEFORE NOW()").await.unwrap();
+    zero.purge_logs().await;
     zero.replace(&rig, 1, &own);
     let state =
         zero.until("refusing", |state| state.problem.as_ref().is_some_and(|wrong| wrong.message.contains("cannot be archived"))).await;
@@ -200,14 +198,7 @@ async fn nothing_is_discarded_that_cannot_be_archived_nor_for_a_source_that_is_n
 #[tokio::test]
 async fn a_member_whose_source_purged_what_it_lacks_is_cloned_anew_with_nothing_to_archive() {
     let rig = Rig::new().await;
-    let zero = rig.primary().await;
-    let mut one = rig.replica(1, 0, 0).await;
-    one.order(Assignment::Isolated);
-    one.converged().await;
-    create_rows(&mut zero.app().await, 0, 5).await;
-    zero.local().await.query_drop("FLUSH BINARY LOGS").await.unwrap();
-    sleep(Duration::from_millis(1100)).await;
-    zero.local().await.query_drop("PURGE BINARY LOGS BEFORE NOW()").await.unwrap();
+    let (_zero, mut one) = rig.primary_without_logs().await;
     one.follow(&rig, 0, &[0], false);
     one.until("stuck", is(ProblemCode::LogsPurged)).await;
     let own = uuid(&one).await;

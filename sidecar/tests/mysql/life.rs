@@ -200,14 +200,7 @@ async fn a_member_with_transactions_of_its_own_is_not_let_in() {
 #[tokio::test]
 async fn a_member_whose_source_purged_what_it_lacks_says_so() {
     let rig = Rig::new().await;
-    let zero = rig.primary().await;
-    let mut one = rig.replica(1, 0, 0).await;
-    one.order(Assignment::Isolated);
-    one.converged().await;
-    create_rows(&mut zero.app().await, 0, 5).await;
-    zero.local().await.query_drop("FLUSH BINARY LOGS").await.unwrap();
-    sleep(Duration::from_millis(1100)).await;
-    zero.local().await.query_drop("PURGE BINARY LOGS BEFORE NOW()").await.unwrap();
+    let (_zero, mut one) = rig.primary_without_logs().await;
     one.follow(&rig, 0, &[], false);
     one.until("stuck", |state| state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::LogsPurged)).await;
 }

@@ -175,6 +175,17 @@ impl Rig {
         member.converged().await;
         member
     }
+
+    /// A primary, and a member that stands still and lacks five rows which are in no log of the primary any more.
+    pub async fn primary_without_logs(&self) -> (Member, Member) {
+        let zero = self.primary().await;
+        let mut one = self.replica(1, 0, 0).await;
+        one.order(Assignment::Isolated);
+        one.converged().await;
+        create_rows(&mut zero.app().await, 0, 5).await;
+        zero.purge_logs().await;
+        (zero, one)
+    }
 }
 
 impl Drop for Rig {
@@ -293,6 +304,13 @@ impl Member {
         let options =
             OptsBuilder::default().socket(Some(self.config.socket().to_string_lossy())).user(Some("understudy")).pass(Some(password));
         Conn::new(options).await.expect("the sidecar's own account")
+    }
+
+    /// Purges every binary log of now. mysqld compares whole seconds.
+    pub async fn purge_logs(&self) {
+        self.local().await.query_drop("FLUSH BINARY LOGS").await.unwrap();
+        sleep(Duration::from_millis(1100)).await;
+        self.local().await.query_drop("PURGE BINARY LOGS BEFORE NOW()").await.unwrap();
     }
 
     /// One value as the sidecar sees it.

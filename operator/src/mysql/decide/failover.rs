@@ -80,7 +80,7 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     }
     // Whatever was acknowledged is on the one that acknowledged it, if it still has its volume.
     let old_holds_all = view.held(old).is_some_and(|held| positions.iter().all(|(ordinal, _)| covers(&held, *ordinal)));
-    if best.filter(|_| safe).is_none() && stopped(old) && old_holds_all && !view.is_fenced(old) {
+    if stopped(old) && old_holds_all && !view.is_fenced(old) {
         return lead(view, change, old, Why::Returned);
     }
     let mut decision = explain(view, old, &positions, &waiting, safe);

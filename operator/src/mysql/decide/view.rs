@@ -114,7 +114,7 @@ impl<'a> View<'a> {
         since.unwrap_or_default().union(&lacking.unwrap_or_default())
     }
 
-    /// What it holds that some member committed as a replica: who still followed that one has it too.
+    /// What it holds that some member committed as a replica: itself, or one that it still followed.
     fn foreign(&self, ordinal: u32, primary: u32) -> GtidSet {
         let all = self.observed.members.keys().map(|member| self.strays(*member, primary));
         let all = all.filter(|strays| !strays.is_empty()).fold(GtidSet::default(), |all, strays| all.union(&strays));
@@ -127,7 +127,7 @@ impl<'a> View<'a> {
         problem.is_some_and(|problem| problem.code == ProblemCode::Errant) || !self.foreign(ordinal, primary).is_empty()
     }
 
-    /// What it holds, without what is only its own.
+    /// What it holds, without what members committed as replicas.
     pub fn due(&self, ordinal: u32, primary: u32) -> Option<GtidSet> {
         Some(self.held(ordinal)?.minus(&self.foreign(ordinal, primary)))
     }
