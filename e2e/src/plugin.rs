@@ -24,9 +24,9 @@ pub struct Plugin {
 impl Plugin {
     /// Builds it if need be: a test of another package does not.
     pub async fn new(kubeconfig: &Path, namespace: &str) -> Result<Self> {
-        static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-        let program = BUILT.get_or_try_init(build).await?.clone();
-        Ok(Self { program, path: path_with_kubectl()?, kubeconfig: kubeconfig.to_owned(), namespace: namespace.to_owned() })
+        static BUILT: OnceCell<(PathBuf, String)> = OnceCell::const_new();
+        let (program, path) = BUILT.get_or_try_init(|| async { anyhow::Ok((build().await?, path_with_kubectl()?)) }).await?.clone();
+        Ok(Self { program, path, kubeconfig: kubeconfig.to_owned(), namespace: namespace.to_owned() })
     }
 
     /// Runs it to its end, with nobody at a terminal.

@@ -1,4 +1,4 @@
-//! What is true of a running mysqld: read in three short questions that wait for no lock.
+//! What is true of a running mysqld: read by short questions that wait for no lock.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -100,30 +100,37 @@ pub struct SemiSyncFacts {
 /// Milliseconds that a commit waits for acknowledgements: the longest that MySQL takes, 49 days. It never falls back to async.
 pub const NEVER: u64 = 4_294_967_295;
 
-/// Reads them.
+/// Variables, in one row.
+const GLOBALS: &str = "SELECT @@global.version AS version, @@global.server_uuid AS server_uuid, \
+    @@global.read_only AS read_only, @@global.super_read_only AS super_read_only, \
+    @@global.gtid_executed AS executed, @@global.gtid_purged AS purged, \
+    @@global.rpl_semi_sync_source_enabled AS source_enabled, \
+    @@global.rpl_semi_sync_source_wait_for_replica_count AS source_acks, \
+    @@global.rpl_semi_sync_source_timeout AS source_timeout, \
+    @@global.rpl_semi_sync_source_wait_no_replica AS wait_no_replica, \
+    @@global.rpl_semi_sync_replica_enabled AS replica_enabled";
+/// The channel's password is not in `SHOW REPLICA STATUS`.
+const PASSWORD: &str = "SELECT User_password AS password FROM mysql.slave_master_info WHERE Channel_name=''";
+const CHANNEL: &str = "SHOW REPLICA STATUS";
+const SEMI_SYNC: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'";
+
+/// Reads them, in one round trip.
 ///
 /// # Errors
 /// mysqld does not answer.
 pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
-    let globals = sql
-        .rows(
-            "SELECT @@global.version AS version, @@global.server_uuid AS server_uuid, @@global.read_only AS read_only, @@global.super_read_only AS super_read_only, \
-             @@global.gtid_executed AS executed, @@global.gtid_purged AS purged, \
-             @@global.rpl_semi_sync_source_enabled AS source_enabled, \
-             @@global.rpl_semi_sync_source_wait_for_replica_count AS source_acks, \
-             @@global.rpl_semi_sync_source_timeout AS source_timeout, \
-             @@global.rpl_semi_sync_source_wait_no_replica AS wait_no_replica, \
-             @@global.rpl_semi_sync_replica_enabled AS replica_enabled",
-        )
-        .await?;
+    let [globals, mut status, password, semi_sync] = sql.answers([GLOBALS, CHANNEL, PASSWORD, SEMI_SYNC]).await?;
     let Some(globals) = globals.first() else { return Err(SqlError::Unclear("no row of variables".into())) };
-    let channel = channel(sql).await?;
-    let status = sql.rows("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'").await?;
+    // I2: MySQL reads what was received before it reads whether the receiver runs. Only an answer to a question asked after the
+    // receiver was seen stopped is final.
+    if channel(&status, &password)?.is_some_and(|(channel, _)| channel.receiver == Receiver::Off) {
+        status = sql.rows(CHANNEL).await?;
+    }
+    let (channel, received) = channel(&status, &password)?.map_or((None, GtidSet::new()), |(channel, received)| (Some(channel), received));
     let status = |name: &str| {
-        status.iter().find(|row| text(row, "Variable_name").as_deref() == Some(name)).and_then(|row| text(row, "Value")).unwrap_or_default()
+        semi_sync.iter().find(|row| text(row, "Variable_name").as_deref() == Some(name)).and_then(|row| text(row, "Value")).unwrap_or_default()
     };
     let flag = |name| number(globals, name) == Some(1);
-    let (channel, received) = channel.map_or((None, GtidSet::new()), |(channel, received)| (Some(channel), received));
     Ok(Facts {
         version: text(globals, "version").unwrap_or_default(),
         server_uuid: text(globals, "server_uuid").unwrap_or_default(),
@@ -154,23 +161,13 @@ fn gtids(row: &Row, column: &str) -> Result<GtidSet, SqlError> {
     text.parse().map_err(|error| SqlError::Unclear(format!("{column}: {error}")))
 }
 
-async fn channel(sql: &mut Sql) -> Result<Option<(Channel, GtidSet)>, SqlError> {
-    match channel_now(sql).await? {
-        // I2: MySQL reads what was received before it reads whether the receiver runs. Only an answer to a question asked after the
-        // receiver was seen stopped is final.
-        Some((channel, _)) if channel.receiver == Receiver::Off => channel_now(sql).await,
-        seen => Ok(seen),
-    }
-}
-
-async fn channel_now(sql: &mut Sql) -> Result<Option<(Channel, GtidSet)>, SqlError> {
-    let rows = sql.rows("SHOW REPLICA STATUS").await?;
-    let Some(row) = rows.iter().find(|row| text(row, "Channel_Name").is_none_or(|name| name.is_empty())) else { return Ok(None) };
+/// The channel and what was received through it.
+fn channel(status: &[Row], password: &[Row]) -> Result<Option<(Channel, GtidSet)>, SqlError> {
+    let Some(row) = status.iter().find(|row| text(row, "Channel_Name").is_none_or(|name| name.is_empty())) else { return Ok(None) };
     let get = |column| text(row, column).unwrap_or_default();
     if get("Source_Host").is_empty() {
         return Ok(None);
     }
-    let password = sql.rows("SELECT User_password AS password FROM mysql.slave_master_info WHERE Channel_name=''").await?;
     let channel = Channel {
         host: get("Source_Host"),
         user: get("Source_User"),

@@ -169,6 +169,26 @@ impl Sql {
         }
     }
 
+    /// The rows of several questions, asked in one round trip and answered in this order.
+    ///
+    /// # Errors
+    /// As [`Sql::run`], by the first that fails.
+    pub async fn answers<const N: usize>(&mut self, questions: [&str; N]) -> Result<[Vec<Row>; N], SqlError> {
+        let ask = async {
+            let mut results = self.0.query_iter(questions.join(";")).await?;
+            let mut answers = [const { Vec::new() }; N];
+            for answer in &mut answers {
+                *answer = results.collect().await?;
+            }
+            results.drop_result().await?;
+            mysql_async::Result::Ok(answers)
+        };
+        match timeout(QUERY_DEADLINE, ask).await {
+            Ok(answers) => Ok(answers?),
+            Err(_) => Err(SqlError::Deadline(QUERY_DEADLINE)),
+        }
+    }
+
     /// Ends when the connection does: mysqld holds the answer back for as long as it lives.
     pub async fn until_gone(mut self) {
         while self.0.query_drop("DO SLEEP(86400)").await.is_ok() {}
