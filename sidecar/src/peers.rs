@@ -27,7 +27,7 @@ use crate::hub::Hub;
 use crate::tls::Set;
 
 /// How often the fence's clock is looked at when nothing happens.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_secs(1);
 /// A name server in the cluster answers in milliseconds.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
 /// One question to a name server; a lost datagram is sent again after it.

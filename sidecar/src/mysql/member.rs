@@ -33,6 +33,8 @@ use crate::fence::{Fence, Guard, Verdict};
 
 /// Between two looks at a running mysqld.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// The same while nothing happens there: most of what a sidecar costs is waking up.
+const QUIET_PERIOD: Duration = Duration::from_secs(1);
 /// Between two tries to reach one that does not answer, and between two looks while a step runs or is waited for.
 const EAGER_PERIOD: Duration = Duration::from_millis(100);
 /// Between two looks after an order, and while all steps are taken and not all of them took effect: everybody waits for this member.
@@ -107,6 +109,9 @@ struct Session {
     sql: Sql,
     /// Ends when mysqld does.
     watch: JoinHandle<()>,
+    /// What it looked like last, and whether it looked the same before.
+    last: Option<Facts>,
+    quiet: bool,
     backlog: Backlog,
     readiness: Readiness,
     connected: Option<Instant>,
@@ -186,6 +191,7 @@ impl Member {
         let period = match () {
             () if self.waiting && self.needed.elapsed() < IMPATIENCE || self.is_news() => WAIT_PERIOD,
             () if busy => EAGER_PERIOD,
+            () if self.session.as_ref().is_some_and(|session| session.quiet) => QUIET_PERIOD,
             () => LOOK_PERIOD,
         };
         let Self { running, session, orders, tls_changed, contact, .. } = self;
@@ -307,6 +313,8 @@ impl Member {
             let applying = applying_since(&mut session.sql).await?.unwrap_or(0.0);
             Some(session.backlog.age(Instant::now(), &facts.position).max(Duration::try_from_secs_f64(applying).unwrap_or_default()))
         };
+        session.quiet = session.last.as_ref() == Some(&facts);
+        session.last = Some(facts.clone());
         (self.met, self.answered) = (true, Instant::now());
         Ok(self.with_secrets(facts, lag))
     }
@@ -531,6 +539,8 @@ impl Session {
         Self {
             sql,
             watch,
+            last: None,
+            quiet: false,
             backlog,
             readiness,
             connected: None,
