@@ -172,7 +172,7 @@ impl World {
     }
 
     fn strike(&mut self, kind: Kind, member: u32) {
-        let usual = self.dice.pick(&[400, 2000, 4000, 8000]).unwrap_or(2000);
+        let usual = self.dice.pick(&[400, 2000, 4000, 8000, 16_000]).unwrap_or(2000);
         let lasts = self.dice.between(usual / 2, usual * 2);
         let others: Vec<u32> = self.others(member).filter(|other| self.member(*other).pod.is_some()).collect();
         let other = self.dice.pick(&others).unwrap_or(member);

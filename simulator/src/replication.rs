@@ -9,7 +9,7 @@ use crate::network::Node;
 use crate::world::{LATENCY, World};
 
 /// `replica_net_timeout`: a receiver that heard nothing for this long tries anew.
-const NET_TIMEOUT: u64 = 3000;
+const NET_TIMEOUT: u64 = 2000;
 /// `SOURCE_CONNECT_RETRY`.
 const RETRY: u64 = 1000;
 /// A packet over a cut wire is sent again after this long.

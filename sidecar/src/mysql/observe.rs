@@ -128,7 +128,11 @@ pub async fn look(sql: &mut Sql) -> Result<Facts, SqlError> {
     }
     let (channel, received) = channel(&status, &password)?.map_or((None, GtidSet::new()), |(channel, received)| (Some(channel), received));
     let status = |name: &str| {
-        semi_sync.iter().find(|row| text(row, "Variable_name").as_deref() == Some(name)).and_then(|row| text(row, "Value")).unwrap_or_default()
+        semi_sync
+            .iter()
+            .find(|row| text(row, "Variable_name").as_deref() == Some(name))
+            .and_then(|row| text(row, "Value"))
+            .unwrap_or_default()
     };
     let flag = |name| number(globals, name) == Some(1);
     Ok(Facts {

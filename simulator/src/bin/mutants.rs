@@ -18,8 +18,8 @@ struct Cli {
     /// Only those whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// Schedules that a bug may survive.
-    #[arg(long, default_value_t = 8000)]
+    /// Schedules that a bug may survive: no more than the test command plays.
+    #[arg(long, default_value_t = 20_000)]
     seeds: u64,
 }
 

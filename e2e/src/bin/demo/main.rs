@@ -85,7 +85,11 @@ async fn story(place: &Place, ui: &Ui) -> Result<()> {
     let (member, found) = count(place.open(Door::Member("shop-4".into())).await?, so_far).await?;
     ui.say(&format!("     {member}, new a moment ago, holds {found} rows, the old ones too."));
 
-    chapter(6, "Delete the primary's pod.", "It hands over to another member before it dies, comes back on its volume and follows. Writes go on.");
+    chapter(
+        6,
+        "Delete the primary's pod.",
+        "It hands over to another member before it dies, comes back on its volume and follows. Writes go on.",
+    );
     let lost = place.lose_pod(&primary).await?;
     let cluster = place.healthy(5, Some(&lost), ui).await?;
     let primary = cluster.status.and_then(|status| status.primary).context("a healthy cluster has a primary")?;
