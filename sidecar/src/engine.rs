@@ -5,7 +5,8 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sidecar_protocol::mysql::{Assignment, Data, Problem, ProblemCode, Process, Role, State};
+use sidecar_protocol::Order;
+use sidecar_protocol::mysql::{Accepted, Assignment, Data, Problem, ProblemCode, Process, Role, State};
 
 use crate::mysql::{Config, converge};
 
@@ -33,6 +34,9 @@ pub trait Engine: Clone + Debug + Send + Sync + 'static {
     fn curtain_is_open(&self) -> bool;
     /// Why the order would break an invariant on this member, if so.
     fn refuse(state: &Self::State, assignment: &Self::Assignment) -> Option<String>;
+    /// Says that `order` is worked on, unless the state speaks of that very order: what was true of an earlier one proves nothing of this
+    /// one, and who counts our orders would take it for that.
+    fn owe(state: &mut Self::State, order: &Order<Self::Assignment>);
     /// What tells this member's data from those of an earlier or a later volume, once there are any.
     fn data(&self) -> Option<String>;
     /// The DNS name of the member `ordinal`.
@@ -95,6 +99,13 @@ impl Engine for Mysql {
 
     fn refuse(state: &State, assignment: &Assignment) -> Option<String> {
         converge::refuse(state, assignment)
+    }
+
+    fn owe(state: &mut State, order: &Order<Assignment>) {
+        let spoken_of = state.accepted.as_ref().is_some_and(|held| (held.term, &held.assignment) == (order.term, &order.assignment));
+        if !spoken_of {
+            state.accepted = Some(Accepted { term: order.term, assignment: order.assignment.clone(), converged: false });
+        }
     }
 
     fn data(&self) -> Option<String> {

@@ -138,6 +138,9 @@ impl<E: Engine> Hub<E> {
     pub fn report(&self) -> Report<E::State> {
         let Identity { cluster, member, incarnation } = self.identity.clone();
         let mut state = self.sources.state.borrow().clone();
+        if let Some(order) = self.orders.borrow().as_ref() {
+            E::owe(&mut state, order);
+        }
         if let Some(message) = self.sources.trouble.borrow().as_deref() {
             E::blame_credentials(&mut state, message);
         }

@@ -39,6 +39,8 @@ pub struct Laws {
     pub tickets: BTreeMap<(u32, u64, usize, u64), u64>,
     /// What was committed on a replica, past its sidecar.
     pub strays: Set,
+    /// What a new primary had committed as a replica and brought along.
+    pub brought: Set,
     /// What of it may not have been told yet: until when.
     pub untold: BTreeMap<Txn, u64>,
     /// Fresh data directories made.
@@ -154,7 +156,8 @@ impl World {
                 let gtids = self.histories.gtids(strays);
                 self.broken("I6", || format!("{} is promoted with {gtids}, which it committed as a replica", name(to)));
             }
-            // From here on it is the cluster's history.
+            // From here on it is the cluster's history, and the others apply it later than their own.
+            self.laws.brought = self.laws.brought.union(self.laws.strays.both(held));
             self.laws.strays = self.laws.strays.minus(held);
             // A volume may be lost while its member is being chosen; then it never opens.
             if self.member(to).volume.directory.is_some() {

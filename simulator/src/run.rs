@@ -227,7 +227,7 @@ impl Play<'_> {
                 self.world.broken("I6", || format!("in the end {} holds {gtids}, which the primary does not", name(member)));
             }
             // Who leads by a person's consent may bring what it committed as a replica: the others apply that later.
-            let strays = self.world.laws.strays;
+            let strays = self.world.laws.strays.union(self.world.laws.brought);
             let common =
                 |log: &[Txn], other: &[Txn]| log.iter().copied().filter(|txn| other.contains(txn) && !strays.has(*txn)).collect::<Vec<_>>();
             if common(&ours.log, &leader.log) != common(&leader.log, &ours.log) {

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use sidecar::engine::{Engine, Mysql};
 use sidecar::mysql::converge::{Own, Step, converged, plan};
 use sidecar::mysql::observe::{Channel, Facts, Password, Receiver, SemiSyncFacts, tell_silence};
 use sidecar::mysql::ready::Readiness;
@@ -379,6 +380,10 @@ impl World {
     pub fn report(&self, member: u32) -> Option<Report<State>> {
         let ours = self.member(member);
         let sidecar = ours.sidecar.as_ref()?;
+        let mut state = sidecar.state.clone();
+        if let Some(order) = &sidecar.order {
+            Mysql::owe(&mut state, order);
+        }
         Some(Report {
             cluster: UID.into(),
             member: name(member),
@@ -387,7 +392,7 @@ impl World {
             orders: sidecar.orders,
             sidecar: String::new(),
             trust: String::new(),
-            state: sidecar.state.clone(),
+            state,
         })
     }
 

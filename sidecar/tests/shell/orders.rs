@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sidecar_protocol::client::{Client, ClientError};
-use sidecar_protocol::mysql::{Assignment, Data, State};
+use sidecar_protocol::mysql::{Accepted, Assignment, Data, State};
 use sidecar_protocol::{MAX_ORDER_BYTES, MEMBER_COMMON_NAME, OPERATOR_COMMON_NAME, Order, RefusalCode, Report};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -93,6 +93,21 @@ async fn an_order_reaches_the_engine_after_its_term_is_on_the_disk() {
     assert_eq!(rig.orders.borrow_and_update().clone(), Some(order(UID, 7, PRIMARY)));
     let kept = std::fs::read_to_string(rig.root.join("volume/.understudy/term.json")).unwrap();
     assert!(kept.contains("\"term\":7"), "{kept}");
+}
+
+#[tokio::test]
+async fn what_held_under_an_earlier_order_is_not_said_of_a_new_one() {
+    let rig = Rig::start().await;
+    let operator = rig.operator().await;
+    let _: Report<State> = operator.order(&order(UID, 7, PRIMARY)).await.unwrap();
+    let held = Accepted { term: 7, assignment: PRIMARY, converged: true };
+    rig.state.send_modify(|state| state.accepted = Some(held.clone()));
+    let repeated: Report<State> = operator.order(&order(UID, 7, PRIMARY)).await.unwrap();
+    assert_eq!(repeated.state.accepted, Some(held));
+    // The engine has not looked at it yet: a mysqld that hangs keeps it from saying anything for seconds.
+    let news: Report<State> = operator.order(&Order { after: 1, ..order(UID, 7, Assignment::Isolated) }).await.unwrap();
+    let owed = Accepted { term: 7, assignment: Assignment::Isolated, converged: false };
+    assert_eq!((news.orders, news.state.accepted), (2, Some(owed)));
 }
 
 #[tokio::test]
