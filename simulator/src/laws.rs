@@ -49,8 +49,6 @@ pub struct Laws {
     pub volumes_lost: u32,
     /// A person agreed to lose something.
     pub consented: bool,
-    /// `durability: Available` may have asked for fewer acknowledgements than the member's number calls for.
-    pub gave_way: bool,
     /// Changes of primary that were recorded: by failure, planned, taken back.
     pub failovers: u32,
     /// Planned ones.
@@ -82,6 +80,15 @@ impl World {
         // An acknowledgement that was late may reach a deposed primary: what it is for is on its successor, which the end shows.
         if self.laws.first.range(term + 1..).next().is_none() {
             self.nothing_missing(member, held, "acknowledges");
+        }
+        let status = std::rc::Rc::clone(&self.api.read.status);
+        let mut told = Set::default();
+        told.insert(txn);
+        let holders = self.recorded_holders(told, None);
+        let asks = self.member(member).mysqld.as_ref().is_some_and(|mysqld| mysqld.source_acks >= status.acks && mysqld.source_enabled);
+        if term == status.term && asks && self.laws.volumes_lost == 0 && holders < status.acks {
+            let (acks, gtids) = (status.acks, self.histories.gtids(told));
+            self.broken("I4", || format!("{} tells that {gtids} is done, and {holders} of the ack set hold it, {acks} must", name(member)));
         }
         self.laws.acknowledged.insert(txn);
         self.laws.order.push(txn);
@@ -122,6 +129,29 @@ impl World {
         if !elsewhere {
             self.broken("I10", || format!("{} gives up the last whole copy", name(member)));
         }
+    }
+
+    /// A data directory is discarded: nobody counts on it any more (I4).
+    pub fn discarded(&mut self, member: u32) {
+        let acknowledged = self.laws.acknowledged;
+        let (status, holders) = (std::rc::Rc::clone(&self.api.read.status), self.recorded_holders(acknowledged, Some(member)));
+        let recorded = status.ack_set.iter().any(|one| one.name == name(member));
+        if recorded && self.laws.volumes_lost == 0 && holders < status.acks {
+            let acks = status.acks;
+            self.broken("I4", || format!("{} discards what the ack set counts on: {holders} others hold all, {acks} must", name(member)));
+        }
+    }
+
+    /// How many of the recorded ack set, but for one, hold all of `history`, in truth.
+    fn recorded_holders(&self, history: Set, but_for: Option<u32>) -> u32 {
+        let holds = |member: &&crds::mysql::AckMember| {
+            let ordinal = crate::world::ordinal(&member.name).filter(|ordinal| Some(*ordinal) != but_for);
+            let directory = ordinal.and_then(|ordinal| self.member(ordinal).volume.directory.as_ref());
+            directory.is_some_and(|directory| {
+                of_uuid_text(&member.server_uuid) == Some(directory.uuid) && history.minus(directory.holds()).is_empty()
+            })
+        };
+        u32::try_from(self.api.read.status.ack_set.iter().filter(holds).count()).unwrap_or(u32::MAX)
     }
 
     /// A status was written: what it claims must be so (I2, I3, I6, I8, I10).

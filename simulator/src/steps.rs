@@ -221,6 +221,7 @@ impl World {
     pub fn discard_condemned(&mut self, member: u32) {
         if self.condemned(member) && self.member(member).pod.as_ref().is_some_and(|pod| !pod.curtain) {
             self.laws.recloned += 1;
+            self.discarded(member);
             self.tell(|| format!("{} discards its data directory", name(member)));
             let volume = &mut self.member_mut(member).volume;
             (volume.directory, volume.condemned) = (None, None);
