@@ -21,7 +21,7 @@ use crate::stage::{NAME, on_stage, wait_for};
 use crate::table::{median, spread};
 use crate::writer::Writer;
 
-/// Of each blow; `RUNS` in the environment goes before it.
+/// Of each blow; `RUNS` in the environment goes before it, and `BLOW=frozen` strikes that one alone.
 const RUNS: usize = 30;
 const MEMBERS: usize = 3;
 /// Writes go on again within this time, or the run is no measurement.
@@ -45,12 +45,14 @@ pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
         let application = Application::of(lab, &namespace, NAME).await?;
         let floor = ui.step("re-routes of a Service, the floor", floor(lab, &namespace, &application, runs)).await?;
         let writer = Writer::start(&application).await?;
-        for (blow, what, goal) in [
+        let blows = [
             (Blow::Crash, "gap: crash of mysqld", "p50 <= 300, p99 <= 1000"),
             (Blow::Delete, "gap: pod deleted without grace", "p50 <= 300, p99 <= 1000"),
             (Blow::Freeze, "gap: frozen pod", "p99 <= 5000"),
             (Blow::SwitchOver, "gap: planned switchover", "p50 <= 100, p99 <= 250"),
-        ] {
+        ];
+        let only = std::env::var("BLOW").unwrap_or_default();
+        for (blow, what, goal) in blows.into_iter().filter(|(_, what, _)| what.contains(&only)) {
             let mut gaps = Vec::new();
             for run in 1..=runs {
                 let gap = ui.step(&format!("{what}, run {run} of {runs}"), strike(lab, &namespace, blow, &writer)).await?;
