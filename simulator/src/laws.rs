@@ -39,10 +39,10 @@ pub struct Laws {
     pub tickets: BTreeMap<(u32, u64, usize, u64), u64>,
     /// What was committed on a replica, past its sidecar.
     pub strays: Set,
-    /// What a new primary had committed as a replica and brought along.
-    pub brought: Set,
     /// What of it may not have been told yet: until when.
     pub untold: BTreeMap<Txn, u64>,
+    /// What a new primary had committed as a replica and brought along.
+    pub brought: Set,
     /// Fresh data directories made.
     pub initialised: u32,
     /// Volumes that were lost.
@@ -85,6 +85,7 @@ impl World {
         let mut told = Set::default();
         told.insert(txn);
         let holders = self.recorded_holders(told, None);
+        // A primary that waits for fewer than are recorded is a known hole: docs/simulator.md.
         let asks = self.member(member).mysqld.as_ref().is_some_and(|mysqld| mysqld.source_acks >= status.acks && mysqld.source_enabled);
         if term == status.term && asks && self.laws.volumes_lost == 0 && holders < status.acks {
             let (acks, gtids) = (status.acks, self.histories.gtids(told));

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use crds::mysql::MySQLCluster;
 use e2e::ui::Ui;
 use e2e::{Application, Lab};
@@ -52,6 +52,7 @@ pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
             (Blow::SwitchOver, "gap: planned switchover", "p50 <= 100, p99 <= 250"),
         ];
         let only = std::env::var("BLOW").unwrap_or_default();
+        ensure!(blows.iter().any(|(_, what, _)| what.contains(&only)), "BLOW={only} is none of crash, deleted, frozen, planned");
         for (blow, what, goal) in blows.into_iter().filter(|(_, what, _)| what.contains(&only)) {
             let mut gaps = Vec::new();
             for run in 1..=runs {
