@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod gtid;
+pub mod mongo;
 pub mod mysql;
 
 use serde::{Deserialize, Serialize};
