@@ -49,7 +49,10 @@ pub fn initiate<V>(name: &str, host: &str, desired: &Desired, answers: &BTreeMap
         return wait(format!("{host} is not one that could lead"));
     };
     let first = Member { votes: true, priority: wanted.priority, ..Member::newcomer(0, host.to_owned()) };
-    Next::Initiate { config: Config { name: name.to_owned(), version: 1, term: None, members: vec![first], settings: None, rest: BTreeMap::new() }, why }
+    Next::Initiate {
+        config: Config { name: name.to_owned(), version: 1, term: None, members: vec![first], settings: None, rest: BTreeMap::new() },
+        why,
+    }
 }
 
 #[cfg(test)]
@@ -59,8 +62,7 @@ mod tests {
     use crate::mongo::plan::Wanted;
 
     fn desired() -> Desired {
-        let wanted =
-            |ordinal| Wanted { host: format!("m-{ordinal}:27017"), aliases: vec![], zone: None, arbiter: false, priority: 2.0 };
+        let wanted = |ordinal| Wanted { host: format!("m-{ordinal}:27017"), aliases: vec![], zone: None, arbiter: false, priority: 2.0 };
         Desired { members: (0..3).map(wanted).collect(), ..Desired::default() }
     }
 

@@ -56,7 +56,9 @@ impl<V: Clone> Set<'_, V> {
         let fit = |member: &&Member<V>| member.priority > 0.0 && self.state(member) == MemberState::Secondary;
         let rank = |member: &Member<V>| (self.seen.status.optime(member.id), member.priority.to_bits(), Reverse(member.id));
         match voters(&self.members).filter(fit).max_by_key(|member| rank(member)) {
-            Some(Member { host, .. }) => Next::Stand { who: host.clone(), why: format!("nobody leads; {host} is most advanced of who may") },
+            Some(Member { host, .. }) => {
+                Next::Stand { who: host.clone(), why: format!("nobody leads; {host} is most advanced of who may") }
+            }
             None => Next::Wait { why: format!("nobody leads, and nobody who may is a secondary: {}", self.in_words()) },
         }
     }

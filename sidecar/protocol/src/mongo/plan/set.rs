@@ -1,5 +1,7 @@
 //! A set on its way: its members, what is known of them and what is to become of them (pure).
 
+use std::net::IpAddr;
+
 use super::electorate::seats;
 use super::{Desired, Seen, Wanted};
 use crate::mongo::config::{Config, Member, SetId};
@@ -57,11 +59,18 @@ impl<'a, V: Clone> Set<'a, V> {
 
     /// Why what is desired is no set.
     pub fn is_impossible(&self) -> Option<String> {
-        match self.desired.members.len() {
-            count if count > MAX_MEMBERS => Some(format!("{count} members are wanted, and {MAX_MEMBERS} is most")),
-            _ if self.may_lead.contains(&true) => None,
-            _ => Some("nobody of those who are wanted may lead: each is an arbiter, hidden, delayed, without indexes or of priority 0".into()),
+        let count = self.desired.members.len();
+        if count > MAX_MEMBERS {
+            return Some(format!("{count} members are wanted, and {MAX_MEMBERS} is most"));
         }
+        let name = |host: &str| host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']).to_owned();
+        if let Some(Wanted { host, .. }) = self.desired.members.iter().find(|wanted| name(&wanted.host).parse::<IpAddr>().is_ok()) {
+            return Some(format!("{host} is an address, and members go by their names"));
+        }
+        let led = self.may_lead.contains(&true);
+        (!led).then(|| {
+            "nobody of those who are wanted may lead: each is an arbiter, hidden, delayed, without indexes or of priority 0".into()
+        })
     }
 
     /// Who of the desired has the place of the member at `at`.

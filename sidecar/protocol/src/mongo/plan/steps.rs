@@ -16,7 +16,8 @@ impl<V: Clone> Set<'_, V> {
     pub fn renamed(&self) -> Option<Change<V>> {
         let well = |member: &&Member<V>| self.state(member).is_well();
         let count = voters(&self.members).count();
-        let spares = |member: &Member<V>| voters(&self.members).filter(|other| other.id != member.id).filter(well).count() >= majority(count);
+        let spares =
+            |member: &Member<V>| voters(&self.members).filter(|other| other.id != member.id).filter(well).count() >= majority(count);
         let all = voters(&self.members).filter(well).count() == count;
         self.members.iter().enumerate().find_map(|(at, member)| {
             let name = &self.wanted(at)?.host;
@@ -80,16 +81,15 @@ impl<V: Clone> Set<'_, V> {
         self.members.iter().enumerate().filter(|gone_| gone(*gone_)).any(|(_, member)| full || stands_for(member))
     }
 
-    /// Each change by which one more votes: those who hold data first.
+    /// Each change by which one more votes: first those who may lead, then others who hold data, then arbiters.
     fn more(&self) -> impl Iterator<Item = Change<V>> {
         let room = voters(&self.members).count() < MAX_VOTERS;
-        let seconds = self.members.iter().enumerate().filter(move |(at, member)| {
-            room && self.sits(*at) && !member.votes && self.state(member) == MemberState::Secondary
-        });
-        let data = seconds.map(|(at, member)| {
+        let mut ready: Vec<_> = (0..self.members.len()).filter(|at| room && self.is_ready(*at)).collect();
+        ready.sort_by_key(|at| self.priority(*at) == 0.0);
+        let data = ready.into_iter().map(|at| {
             let mut members = self.members.clone();
             (members[at].votes, members[at].priority) = (true, self.priority(at));
-            self.change(members, format!("{} votes from now on", member.host), None)
+            self.change(members, format!("{} votes from now on", self.members[at].host), None)
         });
         let absent = (self.desired.members.iter().zip(&self.seats))
             .filter(move |(wanted, seat)| room && **seat && wanted.arbiter && !self.has(wanted) && self.joins(wanted));
@@ -102,12 +102,23 @@ impl<V: Clone> Set<'_, V> {
         data.chain(arbiters)
     }
 
+    /// Whether the member at `at` is to vote, does not, and could.
+    fn is_ready(&self, at: usize) -> bool {
+        self.sits(at) && !self.members[at].votes && self.state(&self.members[at]) == MemberState::Secondary
+    }
+
     /// Each change by which one votes less: those who are not well first, the last ones before the first, and never the primary.
     fn less(&self) -> impl Iterator<Item = Change<V>> {
         let leader = self.leads_at();
-        let goes = |at: &usize| self.members[*at].votes && !self.sits(*at) && leader != Some(*at);
-        let mut going: Vec<_> = (0..self.members.len()).filter(goes).collect();
+        let votes: Vec<_> = (0..self.members.len()).filter(|at| self.members[*at].votes && leader != Some(*at)).collect();
+        let mut going: Vec<_> = votes.iter().copied().filter(|at| !self.sits(*at)).collect();
         going.sort_by_key(|at| (self.state(&self.members[*at]).is_well(), Reverse(*at)));
+        // Seven vote, all but the primary are to, and none of them may take over: one makes room for one who may, and gets its vote back.
+        let heir = votes.iter().any(|at| self.priority(*at) > 0.0)
+            || !(0..self.members.len()).any(|at| self.is_ready(at) && self.priority(at) > 0.0);
+        if going.is_empty() && !heir && votes.len() + 1 >= MAX_VOTERS && self.must_hand_over() {
+            going.extend(votes.into_iter().rfind(|at| !self.members[*at].arbiter_only));
+        }
         going.into_iter().map(|at| self.without(at))
     }
 

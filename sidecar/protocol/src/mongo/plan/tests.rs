@@ -1,3 +1,4 @@
 mod facts;
+mod leading;
 mod properties;
 mod world;

@@ -62,7 +62,8 @@ pub fn identity(host: &str) -> String {
 impl World {
     /// Everybody is well, and the first who may leads.
     pub fn new(members: Vec<Member>, desired: Desired) -> Self {
-        let settings = Some(Settings { replica_set_id: Some(set_id()), rest: BTreeMap::from([("chainingAllowed".into(), Value::Bool(true))]) });
+        let settings =
+            Some(Settings { replica_set_id: Some(set_id()), rest: BTreeMap::from([("chainingAllowed".into(), Value::Bool(true))]) });
         let rest = BTreeMap::from([("protocolVersion".into(), Value::from(1))]);
         let config = Config { name: "rs0".into(), version: 7, term: Some(3), members, settings, rest };
         let (states, optimes) = (BTreeMap::new(), BTreeMap::new());
@@ -76,7 +77,8 @@ impl World {
     pub fn seen(&self) -> Seen {
         let state = |member: &Member| self.states.get(&member.id).copied().unwrap_or_default();
         let optime = |member: &Member| self.optimes.get(&member.id).copied().filter(|_| state(member) != MemberState::Startup2);
-        let member = |member: &Member| MemberStatus { id: member.id, name: member.host.clone(), state: state(member), optime: optime(member) };
+        let member =
+            |member: &Member| MemberStatus { id: member.id, name: member.host.clone(), state: state(member), optime: optime(member) };
         let silent = |host: &String| self.broken.contains(host) || self.mute.contains(host);
         let answer = |wanted: &Wanted| (wanted.host.clone(), if silent(&wanted.host) { Answer::Unknown } else { Answer::NotInSet });
         Seen {
@@ -232,8 +234,7 @@ impl World {
                 None if self.desired.members.iter().any(|wanted| same(&wanted)) => return Err(format!("{} is wanted", before.host)),
                 None => {}
                 Some(after) => {
-                    let expected =
-                        Member { votes: after.votes, priority: after.priority, host: after.host.clone(), ..before.clone() };
+                    let expected = Member { votes: after.votes, priority: after.priority, host: after.host.clone(), ..before.clone() };
                     let moved = after.host != before.host && identity(&before.host) != after.host;
                     if *after != expected || moved {
                         return Err(format!("{before:?} became {after:?}"));
