@@ -75,7 +75,8 @@ pub struct Consent {
 /// What is known of a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
-    /// The primary's view; without a primary anybody's, with what is known better put in.
+    /// The primary's view; without a primary anybody's, with what is known better put in. Who is in doubt is unknown there, and counts
+    /// as missing when a majority is sought: whoever asks gives them time first.
     pub status: Status,
     /// Whether the primary's `hello` says `isWritablePrimary`: it leads a moment before it takes anything.
     pub writable: bool,
@@ -136,7 +137,7 @@ pub enum Next<V> {
     },
 }
 
-/// The next step from `config` to `desired`. Orders of the same inputs are equal, and [`Next::Settled`] stays so.
+/// The next step from `config`, as the primary showed it last, to `desired`.
 #[must_use]
 pub fn plan<V: Clone>(config: &Config<V>, seen: &Seen, desired: &Desired) -> Next<V> {
     let wait = |why: String| Next::Wait { why };
@@ -162,4 +163,13 @@ pub fn plan<V: Clone>(config: &Config<V>, seen: &Seen, desired: &Desired) -> Nex
         return Next::HandOver { to, why };
     }
     set.pending().map_or(Next::Settled, wait)
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// Whether a configuration that has `host` means this member.
+    fn is(&self, host: &String) -> bool {
+        self.host == *host || self.aliases.contains(host)
+    }
 }

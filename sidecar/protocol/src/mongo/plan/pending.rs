@@ -56,7 +56,11 @@ impl<V: Clone> Set<'_, V> {
             Some(wanted) if wanted.host != *host => Some(format!("{host} is called {} when most voters are well without it", wanted.host)),
             _ if leads && self.must_hand_over() => Some(match self.heirs().next() {
                 Some(heir) => format!("{host} leads and is to go: {} takes over once its vote is replaced{guard}", heir.host),
-                None => format!("{host} leads and is to go: nobody who stays has a vote, may lead and has caught up"),
+                None => {
+                    let unable = (0..self.members.len()).filter(|at| self.sits(*at) && self.priority(*at) > 0.0);
+                    let unable = unable.filter_map(|at| Some(format!("{} {}", self.members[at].host, self.unable(at)?)));
+                    format!("{host} leads and is to go, and nobody can take over yet: {}", unable.collect::<Vec<_>>().join(", "))
+                }
             }),
             _ if *votes && !self.sits(at) => {
                 Some(format!("{host} keeps its vote until another replaces it, or most voters are well without it{guard}"))

@@ -105,7 +105,7 @@ impl<'a, V: Clone> Set<'a, V> {
 
     /// Whether the configuration has somebody at the place of `wanted`, whatever it is there.
     pub fn has(&self, wanted: &Wanted) -> bool {
-        self.members.iter().any(|member| member.host == wanted.host || wanted.aliases.contains(&member.host))
+        self.members.iter().any(|member| wanted.is(&member.host))
     }
 
     /// Whether a mongod waits there to be taken in.
@@ -137,9 +137,7 @@ impl<'a, V: Clone> Set<'a, V> {
 
 /// Who of `wanted` each of `members` is: by its host, or by another name as long as nobody has that host.
 fn whose<V>(members: &[Member<V>], wanted: &[Wanted]) -> Vec<Option<usize>> {
-    let known = |member: &Member<V>, wanted: &Wanted| {
-        wanted.aliases.contains(&member.host) && members.iter().all(|other| other.host != wanted.host)
-    };
+    let known = |member: &Member<V>, wanted: &Wanted| wanted.is(&member.host) && members.iter().all(|other| other.host != wanted.host);
     let place = |member: &Member<V>| {
         let named = wanted.iter().position(|wanted| wanted.host == member.host);
         named.or_else(|| wanted.iter().position(|wanted| known(member, wanted)))

@@ -73,12 +73,11 @@ impl<V: Clone> Set<'_, V> {
 
     /// Whether `members` lack one that keeps somebody who is to vote from coming: it is there as something else, or the set is full.
     fn makes_way(&self, members: &[Member<V>]) -> bool {
-        let absent = |wanted: &str| self.members.iter().all(|member| member.host != wanted);
-        let awaited = || (self.desired.members.iter().zip(&self.seats)).filter(|(_, seat)| **seat).map(|(wanted, _)| wanted);
-        let gone = |(at, member): (usize, &Member<V>)| self.who[at].is_none() && members.iter().all(|other| other.id != member.id);
-        let stands_for = |member: &Member<V>| awaited().any(|wanted| wanted.host == member.host || wanted.aliases.contains(&member.host));
-        let full = self.members.len() >= MAX_MEMBERS && awaited().any(|wanted| absent(&wanted.host));
-        self.members.iter().enumerate().filter(|gone_| gone(*gone_)).any(|(_, member)| full || stands_for(member))
+        let awaited: Vec<_> = self.desired.members.iter().zip(&self.seats).filter(|(_, seat)| **seat).map(|(wanted, _)| wanted).collect();
+        let full = self.members.len() >= MAX_MEMBERS && awaited.iter().any(|wanted| !self.has(wanted));
+        let stands_for = |member: &Member<V>| awaited.iter().any(|wanted| wanted.is(&member.host));
+        let goes = |at: usize, member: &Member<V>| self.who[at].is_none() && members.iter().all(|other| other.id != member.id);
+        self.members.iter().enumerate().any(|(at, member)| goes(at, member) && (full || stands_for(member)))
     }
 
     /// Each change by which one more votes: first those who may lead, then others who hold data, then arbiters.
@@ -114,9 +113,9 @@ impl<V: Clone> Set<'_, V> {
         let mut going: Vec<_> = votes.iter().copied().filter(|at| !self.sits(*at)).collect();
         going.sort_by_key(|at| (self.state(&self.members[*at]).is_well(), Reverse(*at)));
         // Seven vote, all but the primary are to, and none of them may take over: one makes room for one who may, and gets its vote back.
-        let heir = votes.iter().any(|at| self.priority(*at) > 0.0)
-            || !(0..self.members.len()).any(|at| self.is_ready(at) && self.priority(at) > 0.0);
-        if going.is_empty() && !heir && votes.len() + 1 >= MAX_VOTERS && self.must_hand_over() {
+        let may = |at: &usize| self.priority(*at) > 0.0;
+        let stuck = going.is_empty() && votes.len() + 1 >= MAX_VOTERS && self.must_hand_over() && !votes.iter().any(may);
+        if stuck && (0..self.members.len()).any(|at| self.is_ready(at) && may(&at)) {
             going.extend(votes.into_iter().rfind(|at| !self.members[*at].arbiter_only));
         }
         going.into_iter().map(|at| self.without(at))
@@ -137,12 +136,13 @@ impl<V: Clone> Set<'_, V> {
     }
 
     /// Where mongod would refuse it otherwise ([`offends_psa`]), only the primary keeps its priority for now.
-    fn change(&self, mut members: Vec<Member<V>>, why: String, newcomer: Option<u8>) -> Change<V> {
+    fn change(&self, mut members: Vec<Member<V>>, mut why: String, newcomer: Option<u8>) -> Change<V> {
         if offends_psa(&self.members, &members) {
             let leader = self.leader().map(|leader| leader.id);
             for member in members.iter_mut().filter(|member| leader != Some(member.id)) {
                 member.priority = 0.0;
             }
+            why.push_str("; only the primary may lead for now");
         }
         Change { members, why, newcomer }
     }
@@ -187,17 +187,26 @@ impl<V: Clone> Set<'_, V> {
         next.then(|| (heir.host.clone(), format!("{host} leads and is to go")))
     }
 
-    /// Secondaries that stay, vote, may lead and have caught up.
+    /// Who could take over.
     pub fn heirs(&self) -> impl Iterator<Item = &Member<V>> {
-        let newest = self.leader().and_then(|leader| self.seen.status.optime(leader.id));
-        let close = move |member: &Member<V>| {
-            let seconds = newest.zip(self.seen.status.optime(member.id)).map(|(newest, own)| newest.ts.t.saturating_sub(own.ts.t));
-            seconds.is_some_and(|seconds| seconds <= CATCH_UP_SECONDS)
-        };
-        let fit = move |(at, member): &(usize, &Member<V>)| {
-            self.sits(*at) && member.votes && self.priority(*at) > 0.0 && self.state(member) == MemberState::Secondary && close(member)
-        };
-        self.members.iter().enumerate().filter(fit).map(|(_, member)| member)
+        (0..self.members.len()).filter(|at| self.unable(*at).is_none()).map(|at| &self.members[at])
+    }
+
+    /// Why the member at `at` cannot take over: who does stays, votes, may lead, is a secondary and has caught up.
+    pub fn unable(&self, at: usize) -> Option<String> {
+        let member = &self.members[at];
+        let optime = |member: &Member<V>| self.seen.status.optime(member.id);
+        let behind = || Some(optime(self.leader()?)?.ts.t.saturating_sub(optime(member)?.ts.t));
+        match self.state(member) {
+            _ if !self.sits(at) || self.priority(at) == 0.0 => Some("is not to lead".into()),
+            MemberState::Secondary if !member.votes => Some("has no vote".into()),
+            MemberState::Secondary => match behind() {
+                Some(seconds) if seconds <= CATCH_UP_SECONDS => None,
+                Some(seconds) => Some(format!("is {seconds} s behind")),
+                None => Some("has not said what it holds".into()),
+            },
+            state => Some(format!("is {state}")),
+        }
     }
 }
 

@@ -148,6 +148,14 @@ fn an_address_that_nobody_has_any_more_is_a_stranger() {
 }
 
 #[test]
+fn an_address_beside_its_name_is_a_stranger() {
+    let address = Member { host: "10.0.0.1:27017".into(), ..silent(5) };
+    let (world, steps) = walk([voters(3), vec![address]].concat(), desired(3));
+    assert_eq!(steps, ["removed 10.0.0.1:27017"]);
+    assert_eq!(world.next(), Next::Settled);
+}
+
+#[test]
 fn nobody_is_taken_in_by_its_address() {
     let mut world = World::new(vec![voter(0)], desired(2));
     for host in ["10.0.0.7:27017", "[fd00::7]:27017"] {
@@ -216,7 +224,7 @@ fn with_arbiter(count: usize, consent: bool) -> Desired {
 #[test]
 fn beside_an_arbiter_the_priority_comes_after_the_vote() {
     let (world, steps) = walk(vec![voter(0), arbiter(2)], with_arbiter(3, true));
-    assert_eq!(steps[1..], ["m-1:27017 votes from now on", "priority of m-1:27017 to 1"]);
+    assert_eq!(steps[1..], ["m-1:27017 votes from now on; only the primary may lead for now", "priority of m-1:27017 to 1"]);
     assert_eq!(world.next(), Next::Settled);
 }
 
@@ -232,6 +240,17 @@ fn an_arbiter_beside_two_needs_a_consent_unless_it_is_there() {
     assert_eq!(world.voting(), ["m-0:27017"]);
     assert!(world.waits().unwrap().contains("m-2:27017 stays out without a consent"));
     assert_eq!(World::new(vec![voter(0), voter(1), arbiter(2)], with_arbiter(3, false)).next(), Next::Settled);
+}
+
+#[test]
+fn arbiters_wait_while_one_who_holds_data_is_gone() {
+    let mut wanted = with_arbiter(5, true);
+    wanted.members[3].arbiter = true;
+    let mut world = World::new(voters(3), wanted);
+    world.states.insert(2, MemberState::Down);
+    assert!(world.waits().unwrap().contains("m-2:27017 is DOWN"), "three of five would vote, and only two of the three needed hold data");
+    world.heal();
+    assert_eq!(world.walk().unwrap(), ["added m-3:27017, an arbiter", "added m-4:27017, an arbiter"]);
 }
 
 #[test]
@@ -254,5 +273,5 @@ fn an_arbiter_that_is_to_hold_data_is_taken_in_anew() {
 fn a_lagging_heir_does_not_take_over() {
     let mut world = World::new(vec![voter(1), voter(0)], desired(1));
     world.optimes.insert(0, at(3, 980));
-    assert!(world.waits().unwrap().contains("m-1:27017 leads and is to go: nobody who stays has a vote, may lead and has caught up"));
+    assert_eq!(world.waits().unwrap(), "m-1:27017 leads and is to go, and nobody can take over yet: m-0:27017 is 20 s behind");
 }

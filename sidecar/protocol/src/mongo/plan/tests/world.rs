@@ -97,7 +97,14 @@ impl World {
         self.config.members.iter().find(|member| self.states[&member.id] == MemberState::Primary)
     }
 
-    pub fn is_broken(&self, member: &Member) -> bool {
+    /// Hosts of those who are not well, lag behind or do not answer.
+    pub fn ailing(&self) -> Vec<&String> {
+        let ails = |member: &&Member| !self.states[&member.id].is_well() || self.optimes.get(&member.id) != Some(&at(3, 1000));
+        let members = self.config.members.iter().filter(ails).map(|member| &member.host);
+        members.chain(&self.broken).chain(&self.mute).collect()
+    }
+
+    fn is_broken(&self, member: &Member) -> bool {
         self.broken.contains(&identity(&member.host))
     }
 
