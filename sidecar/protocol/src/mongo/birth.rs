@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Answer;
 use super::config::{Config, Member};
-use super::plan::{Desired, Next};
+use super::plan::{Desired, Next, Wanted};
 
 /// Who says that a set may be initiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,9 @@ pub fn initiate<V>(name: &str, host: &str, desired: &Desired, answers: &BTreeMap
         },
         Word::Standalone { ordinal } => return wait(format!("ordinal 0 initiates, and this is {ordinal}")),
     };
-    let Some(wanted) = desired.members.iter().find(|wanted| wanted.host == host && !wanted.arbiter && wanted.priority > 0.0) else {
-        return wait(format!("{host} is not one that could lead"));
+    let may_lead = |wanted: &&Wanted| wanted.host == host && !wanted.arbiter && wanted.priority > 0.0 && !wanted.is_address();
+    let Some(wanted) = desired.members.iter().find(may_lead) else {
+        return wait(format!("{host} is not the name of one that is wanted and may lead"));
     };
     let first = Member { votes: true, priority: wanted.priority, ..Member::newcomer(0, host.to_owned()) };
     Next::Initiate {
@@ -59,7 +60,6 @@ pub fn initiate<V>(name: &str, host: &str, desired: &Desired, answers: &BTreeMap
 mod tests {
     use super::*;
     use crate::mongo::config::SetId;
-    use crate::mongo::plan::Wanted;
 
     fn desired() -> Desired {
         let wanted = |ordinal| Wanted { host: format!("m-{ordinal}:27017"), aliases: vec![], zone: None, arbiter: false, priority: 2.0 };
@@ -117,6 +117,19 @@ mod tests {
         for word in [FIRST, Word::Operator] {
             waits(asked(&pinned, [NO, NO, NO], word), "exists already");
         }
+    }
+
+    #[test]
+    fn nobody_initiates_by_its_address_or_who_may_not_lead() {
+        let with = |change: fn(&mut Wanted)| {
+            let mut desired = desired();
+            change(&mut desired.members[0]);
+            let host = desired.members[0].host.clone();
+            initiate::<serde_json::Value>("rs0", &host, &desired, &BTreeMap::from([(host.clone(), NO)]), FIRST)
+        };
+        waits(with(|first| first.host = "10.0.0.1:27017".into()), "not the name");
+        waits(with(|first| first.arbiter = true), "may lead");
+        waits(with(|first| first.priority = 0.0), "may lead");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod steps;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +169,12 @@ pub fn plan<V: Clone>(config: &Config<V>, seen: &Seen, desired: &Desired) -> Nex
 // === impl Wanted ===
 
 impl Wanted {
+    /// Whether its host is an address and no name.
+    pub(super) fn is_address(&self) -> bool {
+        let name = self.host.rsplit_once(':').map_or(self.host.as_str(), |(name, _)| name);
+        name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    }
+
     /// Whether a configuration that has `host` means this member.
     fn is(&self, host: &String) -> bool {
         self.host == *host || self.aliases.contains(host)

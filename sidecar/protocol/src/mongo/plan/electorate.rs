@@ -11,7 +11,7 @@ use crate::mongo::rules::is_thin;
 ///
 /// Those who hold data come first, the n-th of each zone before the n+1-th of any, then by ordinal; but the first of all is one that
 /// may lead, since a set without it has no primary. Arbiters fill up to an odd number, always fewer than those who hold data; and those
-/// that would make data scarce ([`is_thin`]) only with `consent`, or when they are `there` already.
+/// that would make data scarce ([`is_thin`]) only with `consent`, or when they are `there` already; with it nobody asks.
 pub(super) fn seats(wanted: &[Wanted], may_lead: &[bool], there: &[bool], consent: bool) -> Vec<bool> {
     let all: Vec<usize> = places(wanted, |member| member.arbiter).collect();
     let data = by_zone(wanted, may_lead);

@@ -1,5 +1,6 @@
 //! What is left to do and cannot be done now (pure): the sentence that a user reads.
 
+use super::electorate::seats;
 use super::set::Set;
 use crate::mongo::Answer;
 use crate::mongo::config::Member;
@@ -32,9 +33,10 @@ impl<V: Clone> Set<'_, V> {
             return None;
         }
         if wanted.arbiter && !self.seats[place] {
-            return Some(match self.desired.consent.thin {
-                true => format!("{host} stays out: arbiters make an even number of voters odd, and fewer vote than hold data"),
-                false => format!("{host} stays out without a consent: one more lost member could leave no majority that holds data"),
+            return Some(if seats(&self.desired.members, &self.may_lead, &[], true)[place] {
+                format!("{host} stays out without a consent: with this arbiter one lost member could leave no majority that holds data")
+            } else {
+                format!("{host} stays out: arbiters are there to make an even number of voters odd, and fewer of them than hold data")
             });
         }
         Some(match self.seen.answers.get(host) {
@@ -55,7 +57,10 @@ impl<V: Clone> Set<'_, V> {
         match self.wanted(at) {
             Some(wanted) if wanted.host != *host => Some(format!("{host} is called {} when most voters are well without it", wanted.host)),
             _ if leads && self.must_hand_over() => Some(match self.heirs().next() {
-                Some(heir) => format!("{host} leads and is to go: {} takes over once its vote is replaced{guard}", heir.host),
+                Some(heir) => format!(
+                    "{host} leads and is to go: {} takes over when its vote can be replaced and most voters are well{guard}",
+                    heir.host
+                ),
                 None => {
                     let unable = (0..self.members.len()).filter(|at| self.sits(*at) && self.priority(*at) > 0.0);
                     let unable = unable.filter_map(|at| Some(format!("{} {}", self.members[at].host, self.unable(at)?)));

@@ -1,7 +1,5 @@
 //! A set on its way: its members, what is known of them and what is to become of them (pure).
 
-use std::net::IpAddr;
-
 use super::electorate::seats;
 use super::{Desired, Seen, Wanted};
 use crate::mongo::config::{Config, Member, SetId};
@@ -63,8 +61,7 @@ impl<'a, V: Clone> Set<'a, V> {
         if count > MAX_MEMBERS {
             return Some(format!("{count} members are wanted, and {MAX_MEMBERS} is most"));
         }
-        let name = |host: &str| host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']).to_owned();
-        if let Some(Wanted { host, .. }) = self.desired.members.iter().find(|wanted| name(&wanted.host).parse::<IpAddr>().is_ok()) {
+        if let Some(Wanted { host, .. }) = self.desired.members.iter().find(|wanted| wanted.is_address()) {
             return Some(format!("{host} is an address, and members go by their names"));
         }
         let led = self.may_lead.contains(&true);

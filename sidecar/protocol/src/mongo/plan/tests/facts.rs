@@ -198,6 +198,14 @@ fn only_members_and_version_change() {
 }
 
 #[test]
+fn a_step_that_mongod_overtook_is_refused() {
+    let mut world = World::new(vec![voter(0)], desired(2));
+    let next = world.next();
+    world.config.version += 1;
+    assert!(world.take(&next).unwrap_err().contains("version and term must be greater than old"));
+}
+
+#[test]
 fn what_cannot_be_a_set_is_not_begun() {
     let mut world = World::new(vec![voter(0)], desired(51));
     assert!(world.waits().unwrap().contains("51 members are wanted"));
@@ -240,6 +248,13 @@ fn an_arbiter_beside_two_needs_a_consent_unless_it_is_there() {
     assert_eq!(world.voting(), ["m-0:27017"]);
     assert!(world.waits().unwrap().contains("m-2:27017 stays out without a consent"));
     assert_eq!(World::new(vec![voter(0), voter(1), arbiter(2)], with_arbiter(3, false)).next(), Next::Settled);
+}
+
+#[test]
+fn an_arbiter_that_would_make_the_number_even_stays_out() {
+    let (world, steps) = walk([voters(3), vec![arbiter(3)]].concat(), with_arbiter(4, false));
+    assert_eq!(steps, ["removed m-3:27017"]);
+    assert!(world.waits().unwrap().starts_with("m-3:27017 stays out: arbiters are there to make an even number of voters odd"));
 }
 
 #[test]

@@ -30,6 +30,16 @@ fn a_primary_that_is_to_have_priority_0_hands_over_first() {
 }
 
 #[test]
+fn nobody_hands_over_while_most_voters_are_not_well() {
+    let mut wanted = desired(5);
+    wanted.members[0].priority = 0.0;
+    let mut world = World::new((0..5).map(voter).collect(), wanted);
+    world.states.extend([(2, MemberState::Recovering), (3, MemberState::Rollback), (4, MemberState::Down)]);
+    let why = world.waits().unwrap();
+    assert!(why.contains("of the voters m-2:27017 is RECOVERING, m-3:27017 is ROLLBACK, m-4:27017 is DOWN"), "{why}");
+}
+
+#[test]
 fn a_primary_stays_until_somebody_can_replace_its_vote() {
     let mut world = World::new(vec![voter(9), voter(0), voter(1)], desired(3));
     world.broken.insert("m-2:27017".into());
