@@ -55,6 +55,11 @@ impl<'a> View<'a> {
         self.state(ordinal).is_some_and(|state| state.data != Data::Present)
     }
 
+    /// For how many acknowledgements it waits under an order of the last record: until the next one it takes no order for fewer (I4).
+    pub fn promises(&self, ordinal: u32) -> Option<u32> {
+        self.accepted(ordinal).filter(|accepted| accepted.claim == self.status.claims)?.assignment.acks()
+    }
+
     /// It holds a complete data directory, by its own words.
     pub fn has_data(&self, ordinal: u32) -> bool {
         self.state(ordinal).is_some_and(|state| state.data == Data::Present)
