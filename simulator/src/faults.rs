@@ -40,6 +40,8 @@ pub enum Kind {
     Node,
     /// SIGSTOP of a pod, of mysqld alone, or of the sidecar alone.
     Freeze,
+    /// The storage that several members share hangs, and their mysqlds with it.
+    Storage,
     /// An operator does not reach a member.
     Deaf,
     /// Two members do not reach each other.
@@ -72,12 +74,13 @@ pub enum Kind {
     Stray,
 }
 
-const ALL: [Kind; 20] = [
+const ALL: [Kind; 21] = [
     Kind::Mysqld,
     Kind::Sidecar,
     Kind::Pod,
     Kind::Node,
     Kind::Freeze,
+    Kind::Storage,
     Kind::Deaf,
     Kind::Cut,
     Kind::Island,
@@ -193,7 +196,12 @@ impl World {
                 self.delete_pod(member, None);
             }
             Kind::Node => self.node_down(member, lasts),
-            Kind::Freeze => self.freeze(member, lasts),
+            Kind::Freeze => {
+                let (sidecar, mysqld) =
+                    [(true, true), (true, true), (true, false), (false, true)][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
+                self.freeze(member, sidecar, mysqld, lasts);
+            }
+            Kind::Storage => others.into_iter().filter(|one| *one != other).for_each(|one| self.freeze(one, false, true, lasts)),
             Kind::Deaf => self.cut(Node::Operator(operator), Node::Member(member), lasts),
             Kind::Cut => self.cut(Node::Member(member), Node::Member(other), lasts),
             Kind::Island => {
@@ -267,8 +275,7 @@ impl World {
         self.after(lasts, Event::Mend(Mend::Node(member)));
     }
 
-    fn freeze(&mut self, member: u32, lasts: u64) {
-        let (sidecar, mysqld) = [(true, true), (true, true), (true, false), (false, true)][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
+    fn freeze(&mut self, member: u32, sidecar: bool, mysqld: bool, lasts: u64) {
         self.tell(|| format!("*   {} is frozen for {lasts} ms: sidecar {sidecar}, mysqld {mysqld}", name(member)));
         let ours = self.member_mut(member);
         ours.sidecar_frozen |= sidecar && ours.sidecar.is_some();

@@ -207,10 +207,10 @@ impl Accepted {
         Self { term: order.term, claim: order.claim, assignment: order.assignment.clone(), converged }
     }
 
-    /// Whether `order` says nothing new. That it is of a newer record is news to who promises acknowledgements, and to nobody else.
+    /// Whether `order` says nothing new. That it is of a newer record is no news to a replica: it promises nothing.
     #[must_use]
     pub fn serves_as(&self, order: &Order<Assignment>) -> bool {
-        let promises = order.assignment.acks().is_some();
+        let promises = !matches!(order.assignment, Assignment::Replica { .. });
         (self.term, &self.assignment) == (order.term, &order.assignment) && (self.claim == order.claim || !promises)
     }
 

@@ -114,7 +114,7 @@ fn may_acknowledge(view: &View<'_>, ordinal: u32) -> bool {
 
 /// The primary has cut it off.
 fn is_barred(view: &View<'_>, primary: u32, ordinal: u32) -> bool {
-    view.accepted(primary).is_some_and(|accepted| {
+    view.accepted_since(primary).is_some_and(|accepted| {
         accepted.converged && matches!(&accepted.assignment, Assignment::Primary { barred, .. } if barred.contains(&ordinal))
     })
 }
@@ -143,7 +143,9 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
         let mut ack_set = status.ack_set.clone();
         ack_set.extend(joining);
         let needed = status.acks.min(u32::try_from(ack_set.len()).unwrap_or(u32::MAX));
-        if view.executed(primary).is_some_and(|executed| holders(view, &ack_set, executed) >= needed) {
+        // All that was acknowledged before the last record.
+        let history = view.accepted_since(primary).and_then(|_| view.executed(primary));
+        if history.is_some_and(|history| holders(view, &ack_set, history) >= needed) {
             return record(format!("{names} caught up: its acknowledgement counts from now on"), ack_set, status.acks);
         }
         settling = true;
@@ -176,7 +178,6 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
 
 /// Raise: the primary first, then the record, once enough members hold everything that was acknowledged before.
 fn raise(view: &View<'_>, primary: u32, acks: u32, record: impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Plan {
-    // Under an order of this very record: one of an earlier record may still give way to one for fewer, which was late on its way.
     let promised = view.promises(primary).unwrap_or(0);
     let obeyed = promised >= acks && view.accepted(primary).is_some_and(|accepted| accepted.converged);
     let holders = view.executed(primary).map_or(0, |executed| holders(view, &view.status.ack_set, executed));
