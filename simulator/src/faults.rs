@@ -40,7 +40,7 @@ pub enum Kind {
     Node,
     /// SIGSTOP of a pod, of mysqld alone, or of the sidecar alone.
     Freeze,
-    /// The storage that several members share hangs, and their mysqlds with it.
+    /// The storage that several members share hangs, and their mysqlds with it; then something happens to the one that is spared.
     Storage,
     /// An operator does not reach a member.
     Deaf,
@@ -174,7 +174,11 @@ impl World {
         primary.or_else(|| self.dice.pick(&pods))
     }
 
-    fn strike(&mut self, kind: Kind, member: u32) {
+    /// A fault of this kind.
+    pub fn strike(&mut self, kind: Kind, member: u32) {
+        if !self.faults.raging {
+            return;
+        }
         let usual = self.dice.pick(&[400, 2000, 4000, 8000, 16_000]).unwrap_or(2000);
         let lasts = self.dice.between(usual / 2, usual * 2);
         let others: Vec<u32> = self.others(member).filter(|other| self.member(*other).pod.is_some()).collect();
@@ -201,7 +205,12 @@ impl World {
                     [(true, true), (true, true), (true, false), (false, true)][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
                 self.freeze(member, sidecar, mysqld, lasts);
             }
-            Kind::Storage => others.into_iter().filter(|one| *one != other).for_each(|one| self.freeze(one, false, true, lasts)),
+            Kind::Storage => {
+                others.into_iter().filter(|one| *one != other).for_each(|one| self.freeze(one, false, true, lasts));
+                // Meanwhile something happens to the only one that can acknowledge.
+                let (when, what) = (self.dice.between(0, lasts / 2), self.dice.pick(&[Kind::Node, Kind::Stray, Kind::Pod]));
+                self.after(when, Event::Strike { kind: what.unwrap_or(Kind::Node), member: other });
+            }
             Kind::Deaf => self.cut(Node::Operator(operator), Node::Member(member), lasts),
             Kind::Cut => self.cut(Node::Member(member), Node::Member(other), lasts),
             Kind::Island => {

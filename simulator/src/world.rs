@@ -238,6 +238,7 @@ impl World {
             Event::Client { client, number } => self.client(client, number),
             Event::Commit { member, run, sessions, request } => self.commit(member, run, sessions, request),
             Event::Fault => self.fault(),
+            Event::Strike { kind, member } => self.strike(kind, member),
             Event::Mend(mend) => self.mend(mend),
         }
     }
