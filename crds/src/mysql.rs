@@ -346,6 +346,9 @@ pub struct MySQLClusterStatus {
     /// Term of the last claimed authority; only grows.
     #[serde(default)]
     pub term: u64,
+    /// How often who leads and who acknowledges was recorded here; only grows. Orders carry it: none of an older record is obeyed.
+    #[serde(default)]
+    pub claims: u64,
     /// Pod name of the member that is, or is becoming, primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,

@@ -228,7 +228,7 @@ impl Reconcile<'_> {
 
         // talks to members, and to Kubernetes: clients wait, so all else waits for them.
         if hurries(&old, now) {
-            act(context, &desired, &observed, old.term, &decision).await?;
+            act(context, &desired, &observed, &old, &decision).await?;
             return Ok(Round::Done(decision.requeue.unwrap_or(OBSTACLE)));
         }
 
@@ -236,7 +236,7 @@ impl Reconcile<'_> {
         let (settled, obstacles, failure) = self.establish(&desired, &observed, &decision, &live).await;
 
         // talks to members, and to Kubernetes
-        let acted = act(context, &desired, &observed, old.term, &decision).await;
+        let acted = act(context, &desired, &observed, &old, &decision).await;
 
         // pure
         let pass = Pass { desired: &desired, observed: &observed, decision: &decision, obstacles: &obstacles, generation, settled };

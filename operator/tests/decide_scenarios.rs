@@ -87,6 +87,13 @@ struct Seed {
     told: bool,
     #[serde(default)]
     barred: Vec<u32>,
+    /// Acknowledgements that the primary was told to wait for, unless as many as are recorded.
+    asked: Option<u32>,
+    /// The record that its order is of, unless the last one.
+    claim: Option<u64>,
+    /// Set up to acknowledge.
+    #[serde(default)]
+    may_acknowledge: bool,
     /// Transactions that it committed itself, by its own UUID.
     own: Option<String>,
     #[serde(default)]
@@ -121,7 +128,9 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
     let host = |ordinal: u32| format!("orders-{ordinal}.orders.shop.svc");
     let set = |text: &str| if text.is_empty() { GtidSet::new() } else { format!("{UUID}:{text}").parse().unwrap() };
     let assignment = match () {
-        () if seed.primary => Some(Assignment::Primary { acks: scenario.status.acks, members: vec![], barred: seed.barred.clone() }),
+        () if seed.primary => {
+            Some(Assignment::Primary { acks: seed.asked.unwrap_or(scenario.status.acks), members: vec![], barred: seed.barred.clone() })
+        }
         () if seed.isolated || seed.told => Some(Assignment::Isolated),
         () => None,
     };
@@ -134,7 +143,12 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
             () if seed.follows.is_some() => Role::Replica,
             () => Role::Isolated,
         },
-        accepted: assignment.map(|assignment| Accepted { term: scenario.status.term, assignment, converged: true }),
+        accepted: assignment.map(|assignment| Accepted {
+            term: scenario.status.term,
+            claim: seed.claim.unwrap_or(scenario.status.claims),
+            assignment,
+            converged: true,
+        }),
         position: (!seed.empty && seed.process.is_none()).then(|| Position {
             executed: set(&seed.executed).union(&seed.own.as_ref().map(|own| own.parse().unwrap()).unwrap_or_default()),
             received: set(&seed.received),
@@ -155,6 +169,7 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
             unanswered: seed.unanswered,
         }),
         acknowledges: seed.acknowledges,
+        may_acknowledge: seed.acknowledges || seed.may_acknowledge,
         busy_seconds: seed.busy,
         condemned: seed.condemned,
         server_uuid: (!seed.empty).then(|| seed.uuid.clone().unwrap_or_else(|| format!("uuid-{ordinal}"))),

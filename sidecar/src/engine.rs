@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sidecar_protocol::Order;
-use sidecar_protocol::mysql::{Accepted, Assignment, Data, Problem, ProblemCode, Process, Role, State};
+use sidecar_protocol::mysql::{Assignment, Data, Problem, ProblemCode, Process, Role, State};
 
 use crate::mysql::{Config, converge};
 
@@ -43,6 +43,8 @@ pub trait Engine: Clone + Debug + Send + Sync + 'static {
     fn host(&self, ordinal: u32) -> String;
     /// Whether the order may be taken up again after a restart of the sidecar.
     fn resumable(assignment: &Self::Assignment) -> bool;
+    /// How many others must hold a write before it is acknowledged; `None` where nobody may write.
+    fn acks(assignment: &Self::Assignment) -> Option<u32>;
     /// Ordinals of the members whose majority keeps this one open, when it is to be the primary.
     fn electorate(assignment: &Self::Assignment) -> Option<BTreeSet<u32>>;
     /// Who would miss the database if it ended now.
@@ -102,9 +104,8 @@ impl Engine for Mysql {
     }
 
     fn owe(state: &mut State, order: &Order<Assignment>) {
-        let spoken_of = state.accepted.as_ref().is_some_and(|held| (held.term, &held.assignment) == (order.term, &order.assignment));
-        if !spoken_of {
-            state.accepted = Some(Accepted { term: order.term, assignment: order.assignment.clone(), converged: false });
+        if !state.accepted.as_ref().is_some_and(|held| held.is(order)) {
+            state.take_up(Some(order));
         }
     }
 
@@ -119,6 +120,10 @@ impl Engine for Mysql {
 
     fn resumable(assignment: &Assignment) -> bool {
         !matches!(assignment, Assignment::Initialise)
+    }
+
+    fn acks(assignment: &Assignment) -> Option<u32> {
+        assignment.acks()
     }
 
     fn electorate(assignment: &Assignment) -> Option<BTreeSet<u32>> {

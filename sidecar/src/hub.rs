@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::engine::Engine;
 use crate::fence::{Guard, Ordered};
-use crate::term::{Kept, Term, TermError};
+use crate::term::{Kept, Promise, Term, TermError};
 use crate::tls::Set;
 
 /// Who this member is; fixed while the process lives.
@@ -179,10 +179,19 @@ impl<E: Engine> Hub<E> {
         // Nor is an older one resumed in between.
         let mut unconfirmed = self.unconfirmed.lock().await;
         // The operator repeats itself; the engine hears of news only.
-        let same = self.orders.borrow().as_ref().is_some_and(|old| (old.term, &old.assignment) == (order.term, &order.assignment));
-        let refused = self.objection(&order, same);
+        let same = self
+            .orders
+            .borrow()
+            .as_ref()
+            .is_some_and(|old| (old.term, old.claim, &old.assignment) == (order.term, order.claim, &order.assignment));
+        let last = kept.order().filter(|last| last.term == order.term).map(|last| last.promise);
+        let promise =
+            Promise::after(last, order.claim, E::acks(&order.assignment)).and_then(|promise| match self.objection(&order, same) {
+                Some(refusal) => Err(refusal),
+                None => Ok(promise),
+            });
         let (cluster, term) = (order.cluster.clone(), order.term);
-        let news = (!same && refused.is_none()).then(|| self.kept(&order));
+        let news = promise.as_ref().ok().filter(|_| !same).map(|promise| self.kept(&order, *promise));
         let (kept, admitted) = spawn_blocking(move || {
             let admitted = kept.admit(&cluster, term, news);
             (kept, admitted)
@@ -194,7 +203,7 @@ impl<E: Engine> Hub<E> {
             refusal(&error)
         })?;
         self.progress.send_if_modified(|old| std::mem::replace(&mut old.term, term) != term);
-        if let Some(refusal) = refused {
+        if let Err(refusal) = promise {
             warn!(term, message = refusal.message, "order refused");
             return Err(refusal);
         }
@@ -209,7 +218,7 @@ impl<E: Engine> Hub<E> {
         Ok(self.report())
     }
 
-    /// What there is to say against an order of a current term.
+    /// What there is to say against an order of a current record.
     fn objection(&self, order: &Order<E::Assignment>, same: bool) -> Option<Refusal> {
         if let Some(message) = E::refuse(&self.sources.state.borrow(), &order.assignment) {
             return Some(unsafe_now(message, true));
@@ -221,9 +230,9 @@ impl<E: Engine> Hub<E> {
         })
     }
 
-    fn kept(&self, order: &Order<E::Assignment>) -> Kept {
+    fn kept(&self, order: &Order<E::Assignment>, promise: Promise) -> Kept {
         let assignment = serde_json::to_value(&order.assignment).expect("an assignment came as JSON");
-        Kept { term: order.term, data: self.engine.data(), assignment }
+        Kept { term: order.term, promise, data: self.engine.data(), assignment }
     }
 }
 
@@ -232,7 +241,14 @@ fn resumable<E: Engine>(engine: &E, identity: &Identity, kept: &Kept) -> Option<
     let same_data = kept.data.is_some() && kept.data == engine.data();
     let assignment: E::Assignment = serde_json::from_value(kept.assignment.clone()).ok()?;
     let Identity { cluster, incarnation, .. } = identity.clone();
-    (same_data && E::resumable(&assignment)).then_some(Order { cluster, term: kept.term, incarnation, after: 0, assignment })
+    (same_data && E::resumable(&assignment)).then_some(Order {
+        cluster,
+        term: kept.term,
+        claim: kept.promise.claim,
+        incarnation,
+        after: 0,
+        assignment,
+    })
 }
 
 fn ordered<E: Engine>(order: &Order<E::Assignment>) -> Option<Ordered> {

@@ -120,7 +120,8 @@ impl Config {
         // What is about to be discarded counts no more: nobody is to be told of it and act on it.
         let present = self.datadir().is_dir() && sentence != Sentence::Now;
         let (data, process) = if present { (Data::Present, Process::Starting) } else { (Data::Empty, Process::Down) };
-        State { data, process, archive: archive::newest(self), condemned: sentence == Sentence::Later, ..State::default() }
+        let (archive, condemned) = (archive::newest(self), sentence == Sentence::Later);
+        State { data, process, archive, condemned, may_acknowledge: present, ..State::default() }
     }
 }
 

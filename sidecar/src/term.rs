@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sidecar_protocol::{Refusal, RefusalCode};
 
 /// Name of the file.
 const FILE: &str = "term.json";
@@ -31,10 +32,44 @@ struct Record {
 pub struct Kept {
     /// Its term.
     pub term: u64,
+    /// What orders of its record promise.
+    #[serde(default)]
+    pub promise: Promise,
     /// The data directory that it was accepted with, if there was one.
     pub data: Option<String>,
     /// The assignment, in the engine's words.
     pub assignment: serde_json::Value,
+}
+
+/// What the orders of one record promise: that until the next record no write is acknowledged that fewer others hold (I4). So what the
+/// operator saw in force when it recorded more is in force after that too, whatever was late on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promise {
+    /// The record: [`claim`](sidecar_protocol::Order::claim).
+    pub claim: u64,
+    /// The most acknowledgements that one of its orders asked for.
+    pub acks: u32,
+}
+
+impl Promise {
+    /// What is promised after an order of record `claim` for `acks` acknowledgements; `last` is what was promised before it in this term.
+    ///
+    /// # Errors
+    /// When it is of an older record, or takes back what was promised.
+    pub fn after(last: Option<Self>, claim: u64, acks: Option<u32>) -> Result<Self, Refusal> {
+        let last = last.unwrap_or(Self { claim, acks: 0 });
+        if claim < last.claim {
+            let message = format!("the order is of record {claim}, this member has seen {}", last.claim);
+            return Err(Refusal { code: RefusalCode::StaleTerm, message, retry: false });
+        }
+        let promised = if claim == last.claim { last.acks } else { 0 };
+        if let Some(acks) = acks.filter(|acks| *acks < promised) {
+            let message = format!("{acks} acknowledgements instead of {promised} must be recorded first");
+            return Err(Refusal { code: RefusalCode::Unsafe, message, retry: true });
+        }
+        Ok(Self { claim, acks: acks.unwrap_or(0).max(promised) })
+    }
 }
 
 /// Why an order or the file is refused.
@@ -182,6 +217,19 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_is_taken_back_by_a_newer_record_only() {
+        let code = |outcome: Result<Promise, Refusal>| outcome.unwrap_err().code;
+        let first = Promise::after(None, 4, Some(1)).unwrap();
+        let more = Promise::after(Some(first), 4, Some(2)).unwrap();
+        assert_eq!(more, Promise { claim: 4, acks: 2 });
+        assert_eq!(code(Promise::after(Some(more), 4, Some(1))), RefusalCode::Unsafe);
+        assert_eq!(code(Promise::after(Some(more), 3, Some(3))), RefusalCode::StaleTerm);
+        let closed = Promise::after(Some(more), 4, None).unwrap();
+        assert_eq!(code(Promise::after(Some(closed), 4, Some(1))), RefusalCode::Unsafe, "closed in between, it promises the same");
+        assert_eq!(Promise::after(Some(closed), 5, Some(1)), Ok(Promise { claim: 5, acks: 1 }));
+    }
+
+    #[test]
     fn a_lower_term_is_refused_and_an_equal_one_admitted() {
         let mut term = Term::open(&directory("lower"), UID).unwrap();
         term.admit(UID, 7, None).unwrap();
@@ -200,7 +248,12 @@ mod tests {
     #[test]
     fn the_last_order_survives_a_restart_until_a_higher_term_is_seen() {
         let directory = directory("order");
-        let kept = |term| Kept { term, data: Some("uuid".into()), assignment: serde_json::json!({ "role": "isolated" }) };
+        let kept = |term| Kept {
+            term,
+            promise: Promise { claim: 1, acks: 2 },
+            data: Some("uuid".into()),
+            assignment: serde_json::json!({ "role": "isolated" }),
+        };
         let mut term = Term::open(&directory, UID).unwrap();
         term.admit(UID, 7, Some(kept(7))).unwrap();
         term.admit(UID, 7, None).unwrap();

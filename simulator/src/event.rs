@@ -5,6 +5,7 @@ use std::rc::Rc;
 use sidecar_protocol::mysql::{Assignment, State};
 use sidecar_protocol::{Order, RefusalCode, Report};
 
+use crate::faults::Kind;
 use crate::history::Txn;
 use crate::mysqld::Request;
 
@@ -69,6 +70,8 @@ pub enum Event {
     Commit { member: u32, run: u64, sessions: u64, request: Request },
     /// Something goes wrong.
     Fault,
+    /// Something goes wrong that belongs to a greater fault.
+    Strike { kind: Kind, member: u32 },
     /// One thing that went wrong ends.
     Mend(crate::faults::Mend),
 }

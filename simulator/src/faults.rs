@@ -40,6 +40,8 @@ pub enum Kind {
     Node,
     /// SIGSTOP of a pod, of mysqld alone, or of the sidecar alone.
     Freeze,
+    /// The storage that several members share hangs, and their mysqlds with it; then something happens to the one that is spared.
+    Storage,
     /// An operator does not reach a member.
     Deaf,
     /// Two members do not reach each other.
@@ -72,12 +74,13 @@ pub enum Kind {
     Stray,
 }
 
-const ALL: [Kind; 20] = [
+const ALL: [Kind; 21] = [
     Kind::Mysqld,
     Kind::Sidecar,
     Kind::Pod,
     Kind::Node,
     Kind::Freeze,
+    Kind::Storage,
     Kind::Deaf,
     Kind::Cut,
     Kind::Island,
@@ -171,7 +174,11 @@ impl World {
         primary.or_else(|| self.dice.pick(&pods))
     }
 
-    fn strike(&mut self, kind: Kind, member: u32) {
+    /// A fault of this kind.
+    pub fn strike(&mut self, kind: Kind, member: u32) {
+        if !self.faults.raging {
+            return;
+        }
         let usual = self.dice.pick(&[400, 2000, 4000, 8000, 16_000]).unwrap_or(2000);
         let lasts = self.dice.between(usual / 2, usual * 2);
         let others: Vec<u32> = self.others(member).filter(|other| self.member(*other).pod.is_some()).collect();
@@ -193,7 +200,17 @@ impl World {
                 self.delete_pod(member, None);
             }
             Kind::Node => self.node_down(member, lasts),
-            Kind::Freeze => self.freeze(member, lasts),
+            Kind::Freeze => {
+                let (sidecar, mysqld) =
+                    [(true, true), (true, true), (true, false), (false, true)][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
+                self.freeze(member, sidecar, mysqld, lasts);
+            }
+            Kind::Storage => {
+                others.into_iter().filter(|one| *one != other).for_each(|one| self.freeze(one, false, true, lasts));
+                // Meanwhile something happens to the only one that can acknowledge.
+                let (when, what) = (self.dice.between(0, lasts / 2), self.dice.pick(&[Kind::Node, Kind::Stray, Kind::Pod]));
+                self.after(when, Event::Strike { kind: what.unwrap_or(Kind::Node), member: other });
+            }
             Kind::Deaf => self.cut(Node::Operator(operator), Node::Member(member), lasts),
             Kind::Cut => self.cut(Node::Member(member), Node::Member(other), lasts),
             Kind::Island => {
@@ -267,8 +284,7 @@ impl World {
         self.after(lasts, Event::Mend(Mend::Node(member)));
     }
 
-    fn freeze(&mut self, member: u32, lasts: u64) {
-        let (sidecar, mysqld) = [(true, true), (true, true), (true, false), (false, true)][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
+    fn freeze(&mut self, member: u32, sidecar: bool, mysqld: bool, lasts: u64) {
         self.tell(|| format!("*   {} is frozen for {lasts} ms: sidecar {sidecar}, mysqld {mysqld}", name(member)));
         let ours = self.member_mut(member);
         ours.sidecar_frozen |= sidecar && ours.sidecar.is_some();

@@ -481,17 +481,16 @@ impl World {
     /// Gives an order, unless the member is silent, holds it already, or has one on its way.
     fn give(&mut self, number: usize, member: u32, assignment: Assignment) {
         let Operator { read, reports, .. } = &self.operators[number];
-        let term = read.status.term;
         let Some(report) = reports.get(&member).and_then(|report| report.answered()) else { return };
-        let holds = report.state.accepted.as_ref().is_some_and(|held| held.term == term && held.assignment == assignment);
-        if !holds {
-            let order = sidecar_protocol::Order {
-                cluster: crate::kube::UID.to_owned(),
-                term,
-                incarnation: report.incarnation.clone(),
-                after: report.orders,
-                assignment,
-            };
+        let order = sidecar_protocol::Order {
+            cluster: crate::kube::UID.to_owned(),
+            term: read.status.term,
+            claim: read.status.claims,
+            incarnation: report.incarnation.clone(),
+            after: report.orders,
+            assignment,
+        };
+        if !report.state.accepted.as_ref().is_some_and(|held| held.serves_as(&order)) {
             self.order(number, member, order);
         }
     }

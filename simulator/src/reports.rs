@@ -6,13 +6,14 @@ use std::rc::Rc;
 use operator::members::material;
 use operator::mysql::observed::Seen;
 use sidecar::mysql::converge::refuse;
+use sidecar::term::Promise;
 use sidecar_protocol::mysql::{Assignment, State};
 use sidecar_protocol::{Order, RefusalCode, Report};
 
 use crate::event::{Answer, Event};
 use crate::kube::UID;
 use crate::network::Node;
-use crate::world::{World, name};
+use crate::world::{Kept, World, name};
 
 /// An order without an answer is given up after this long; it may still arrive.
 const ORDER_DEADLINE: u64 = 5000;
@@ -141,7 +142,12 @@ impl World {
         }
         let higher = ours.volume.term < order.term;
         ours.volume.term = order.term;
-        let same = sidecar.order.as_ref().is_some_and(|old| (old.term, &old.assignment) == (order.term, &order.assignment));
+        let same = sidecar
+            .order
+            .as_ref()
+            .is_some_and(|old| (old.term, old.claim, &old.assignment) == (order.term, order.claim, &order.assignment));
+        let last = ours.volume.kept.as_ref().filter(|last| last.order.term == order.term).map(|last| last.promise);
+        let promise = Promise::after(last, order.claim, order.assignment.acks()).map_err(|refusal| refusal.code);
         let refused = match refuse(&sidecar.state, &order.assignment) {
             Some(_) => Some(RefusalCode::Unsafe),
             None => (!same && order.after != sidecar.orders).then_some(RefusalCode::Overtaken),
@@ -149,11 +155,13 @@ impl World {
         if higher {
             ours.volume.kept = None;
         }
+        let promise = promise?;
         if let Some(code) = refused {
             return Err(code);
         }
         if !same {
-            ours.volume.kept = Some((Rc::clone(order), ours.volume.directory.as_ref().map(|directory| directory.uuid)));
+            let of = ours.volume.directory.as_ref().map(|directory| directory.uuid);
+            ours.volume.kept = Some(Kept { order: Rc::clone(order), promise, of });
             sidecar.unconfirmed = None;
             sidecar.orders += 1;
             sidecar.contact.order(instant, order.term, &order.assignment);
@@ -172,7 +180,7 @@ impl World {
         let instant = self.instant();
         let ours = self.member_mut(member);
         let uuid = ours.volume.directory.as_ref().map(|directory| directory.uuid);
-        let Some((kept, of)) = ours.volume.kept.clone() else { return };
+        let Some(Kept { order: kept, of, .. }) = ours.volume.kept.clone() else { return };
         let Some(sidecar) = ours.sidecar.as_mut() else { return };
         if uuid.is_none() || of != uuid || kept.term != ours.volume.term || kept.assignment == Assignment::Initialise {
             return;

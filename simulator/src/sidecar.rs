@@ -91,7 +91,7 @@ impl Sidecar {
             order: None,
             unconfirmed: None,
             orders: 0,
-            state: State { data, ..State::default() },
+            state: State { may_acknowledge: data == Data::Present, data, ..State::default() },
             running: None,
             filling: None,
             accounts_done: None,
@@ -318,8 +318,9 @@ impl World {
         let mut state = sidecar.state.clone();
         let lag = facts.channel.as_ref().map(|_| Duration::ZERO);
         facts.tell(lag.map(|lag| lag.as_secs_f64()), &mut state);
+        state.may_acknowledge |= sidecar.running.as_ref().is_some_and(|running| running.step.may_acknowledge(facts));
         state.data = Data::Present;
-        state.accepted = order.map(|order| accepted(order, holds));
+        state.accepted = order.map(|order| Accepted::of(order, holds));
         state.ready = sidecar.readiness.judge(instant, facts, order.map(|order| &order.assignment), lag, 30) && !fenced;
         state.problem = sidecar.problem.clone();
         (state.fenced, state.condemned, state.archive, state.cloned_from) =
@@ -331,7 +332,7 @@ impl World {
         let Some(sidecar) = self.member_mut(member).sidecar.as_ref() else { return };
         let mut state = State { data: sidecar.filling_data(), ..State::default() };
         state.archive = sidecar.state.archive.clone();
-        state.accepted = sidecar.order.as_ref().map(|order| accepted(order, false));
+        state.take_up(sidecar.order.as_deref());
         self.tell_operators(member, state);
     }
 
@@ -351,7 +352,7 @@ impl World {
         let mut state = sidecar.state.clone();
         tell_silence(process, &mut state);
         (state.ready, state.data) = (false, Data::Present);
-        state.accepted = sidecar.order.as_ref().map(|order| accepted(order, false));
+        state.take_up(sidecar.order.as_deref());
         sidecar.readiness = Readiness::default();
         self.tell_operators(member, state);
     }
@@ -401,10 +402,6 @@ impl World {
         thread_local!(static BEGAN: Instant = Instant::now());
         BEGAN.with(|began| *began) + Duration::from_millis(self.now)
     }
-}
-
-fn accepted(order: &Order<Assignment>, converged: bool) -> Accepted {
-    Accepted { term: order.term, assignment: order.assignment.clone(), converged }
 }
 
 fn own(member: u32, sidecar: &Sidecar) -> Own {

@@ -3,6 +3,7 @@
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
+use sidecar::term::Promise;
 use sidecar_protocol::Order;
 use sidecar_protocol::mysql::Assignment;
 
@@ -25,6 +26,17 @@ pub const OPERATORS: usize = 2;
 /// How long a call or a packet takes, usually.
 pub const LATENCY: u64 = 3;
 
+/// The last order, as the volume keeps it.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The order.
+    pub order: Rc<Order<Assignment>>,
+    /// What orders of its record promise.
+    pub promise: Promise,
+    /// The data directory that was here then.
+    pub of: Option<u32>,
+}
+
 /// What outlives a pod.
 #[derive(Debug, Default)]
 pub struct Volume {
@@ -32,8 +44,8 @@ pub struct Volume {
     pub directory: Option<Directory>,
     /// The sidecar's term file.
     pub term: u64,
-    /// The last order accepted, and the data directory that was here then; ended by a higher term.
-    pub kept: Option<(Rc<Order<Assignment>>, Option<u32>)>,
+    /// The last order accepted; ended by a higher term.
+    pub kept: Option<Kept>,
     /// The data directory that is discarded at the next start of the sidecar.
     pub condemned: Option<u32>,
     /// What only this member held, kept when its data directory was discarded.
@@ -226,6 +238,7 @@ impl World {
             Event::Client { client, number } => self.client(client, number),
             Event::Commit { member, run, sessions, request } => self.commit(member, run, sessions, request),
             Event::Fault => self.fault(),
+            Event::Strike { kind, member } => self.strike(kind, member),
             Event::Mend(mend) => self.mend(mend),
         }
     }

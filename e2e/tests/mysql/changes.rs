@@ -1,6 +1,8 @@
 //! What tests of lost members and changed primaries ask of a cluster, and do to it.
 
-use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 use e2e::Lab;
 use e2e::process::Process;
 use k8s_openapi::api::core::v1::Pod;
@@ -8,8 +10,12 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
+use tokio::time::{Instant, timeout};
 
-use crate::rig::{Cluster, SYSTEM, eventually};
+use crate::rig::{Cluster, SYSTEM, eventually, patience};
+
+/// A killed primary that nobody has succeeded by then leads again.
+const BACK_BY: Duration = Duration::from_secs(30);
 
 impl Cluster {
     /// Creates a cluster whose commits wait for acknowledgements, with a ledger.
@@ -56,6 +62,20 @@ impl Cluster {
     /// Kills process 1 of mysqld's container.
     pub async fn crash(&self, member: &str) -> Result<()> {
         self.lab.kill_container(&self.namespace, member, "mysql").await
+    }
+
+    /// Kills mysqld of the primary `old` until another member leads; says which one. A primary that is back before its replicas could be
+    /// asked leads on, as it may: then it is killed again, and the kubelet does not restart it as soon as the first time.
+    pub async fn crashed(&self, old: &str) -> Result<String> {
+        let end = Instant::now() + patience();
+        self.crash(old).await?;
+        loop {
+            match timeout(BACK_BY, self.succeeded(old)).await {
+                Ok(new) => return new,
+                Err(_) if Instant::now() > end => bail!("{old} leads on, however often it is killed"),
+                Err(_) => self.crash(old).await?,
+            }
+        }
     }
 
     /// Deletes a pod without grace: its processes get SIGKILL, and its name is free at once.

@@ -14,16 +14,14 @@ use crate::writer::Writer;
 async fn crash_twice(cluster: &Cluster) -> Result<()> {
     let term = cluster.status().await?.term;
     let first = cluster.primary().await?;
-    cluster.crash(&first).await?;
-    let second = cluster.succeeded(&first).await?;
+    let second = cluster.crashed(&first).await?;
     cluster.leads(&second).await?;
     eventually("somebody to acknowledge again", || async {
         ensure!(!cluster.status().await?.ack_set.is_empty(), "nobody");
         Ok(())
     })
     .await?;
-    cluster.crash(&second).await?;
-    let third = cluster.succeeded(&second).await?;
+    let third = cluster.crashed(&second).await?;
     cluster.leads(&third).await?;
     cluster.whole(3).await?;
     let status = cluster.status().await?;
@@ -42,8 +40,7 @@ async fn a_primary_that_dies_twice_in_a_row_empty_idle_or_under_load_is_replaced
         cluster.whole(3).await?;
         // Nobody has ever written.
         let first = cluster.primary().await?;
-        cluster.crash(&first).await?;
-        let second = cluster.succeeded(&first).await?;
+        let second = cluster.crashed(&first).await?;
         cluster.leads(&second).await?;
         cluster.whole(3).await?;
 
@@ -59,8 +56,7 @@ async fn a_primary_that_dies_twice_in_a_row_empty_idle_or_under_load_is_replaced
 
         // At once: whoever leads, perhaps before anybody can acknowledge, so that only its own return is safe.
         let first = cluster.primary().await?;
-        cluster.crash(&first).await?;
-        cluster.crash(&cluster.succeeded(&first).await?).await?;
+        cluster.crash(&cluster.crashed(&first).await?).await?;
         writer.goes_on().await?;
         cluster.whole(3).await?;
 
@@ -96,8 +92,7 @@ async fn of_two_members_the_other_leads_and_strict_commits_wait_until_the_old_on
         cluster.whole(2).await?;
         ensure!(cluster.primary().await? == new, "who is back does not lead again");
 
-        cluster.crash(&new).await?;
-        cluster.succeeded(&new).await?;
+        cluster.crashed(&new).await?;
         writer.goes_on().await?;
         cluster.whole(2).await?;
         let acknowledged = writer.finish().await?;
@@ -138,8 +133,7 @@ async fn a_replica_that_lags_is_not_promoted_before_one_that_holds_all() -> Resu
         let others = cluster.others(&old).await?;
         lab.cut(&namespace, &[&old], &[&others[0]]).await?;
         writer.goes_on().await?;
-        cluster.crash(&old).await?;
-        let new = cluster.succeeded(&old).await?;
+        let new = cluster.crashed(&old).await?;
         ensure!(new == others[1], "{new} leads, which lacks what was acknowledged while it was cut off");
         writer.goes_on().await?;
         lab.heal_namespace(&namespace).await?;
@@ -150,8 +144,7 @@ async fn a_replica_that_lags_is_not_promoted_before_one_that_holds_all() -> Resu
         let mut reader = cluster.to(&others[0]).await?;
         reader.query_drop("LOCK TABLES ledger READ").await?;
         writer.goes_on().await?;
-        cluster.crash(&new).await?;
-        let last = cluster.succeeded(&new).await?;
+        let last = cluster.crashed(&new).await?;
         cluster.leads(&last).await?;
         writer.goes_on().await?;
         drop(reader);

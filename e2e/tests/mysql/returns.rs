@@ -81,8 +81,7 @@ async fn a_crashed_primary_with_a_commit_that_nobody_acknowledged_is_archived_an
         let statement = format!("INSERT INTO ledger VALUES ({UNSEEN}, 'unheard')");
         let commit = timeout(Duration::from_secs(2), client.query_drop(statement)).await;
         ensure!(commit.is_err(), "a commit that no replica can have received was answered: {commit:?}");
-        cluster.crash(&old).await?;
-        let new = cluster.succeeded(&old).await?;
+        let new = cluster.crashed(&old).await?;
         lab.heal_namespace(&namespace).await?;
         cluster.cloned_anew(&old, &uuid, 3).await?;
         ensure!(cluster.primary().await? == new, "who is back does not lead again");
@@ -146,8 +145,7 @@ async fn a_replica_that_is_lost_leaves_the_ack_set_so_the_next_loss_fails_over_a
         cluster.acknowledged_by(&[left]).await?;
         writer.goes_on().await?;
 
-        cluster.crash(&old).await?;
-        let new = cluster.succeeded(&old).await?;
+        let new = cluster.crashed(&old).await?;
         ensure!(new == *left, "{new} leads, which is cut off");
         writer.goes_on().await?;
         cluster.acknowledged_by(&[&old]).await?;

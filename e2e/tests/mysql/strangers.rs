@@ -44,6 +44,7 @@ async fn strangers_namesakes_and_old_terms_are_refused() -> Result<()> {
         let order = |term: u64, uid: &str| Order {
             cluster: uid.to_owned(),
             term,
+            claim: 0,
             incarnation: seen.incarnation.clone(),
             after: seen.orders,
             assignment: Assignment::Isolated,

@@ -25,6 +25,7 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         archive,
         condemned,
         acknowledges,
+        may_acknowledge,
         server_uuid,
         cloned_from,
         version,
@@ -50,6 +51,7 @@ pub fn same(old: &Report<State>, new: &Report<State>) -> bool {
         && *archive == new.state.archive
         && *condemned == new.state.condemned
         && *acknowledges == new.state.acknowledges
+        && *may_acknowledge == new.state.may_acknowledge
         && *server_uuid == new.state.server_uuid
         && *cloned_from == new.state.cloned_from
         && *version == new.state.version

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use crds::mysql::MySQLClusterStatus;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use sidecar_protocol::Order;
 use sidecar_protocol::mysql::PORT;
+use sidecar_protocol::{Order, Report};
 
 use super::build::metadata;
 use super::decide::{Decision, Route, Step};
@@ -41,12 +42,18 @@ pub enum ActError {
     },
 }
 
-/// Carries out `decision`, whose orders are of `term`.
+/// Carries out `decision`, which was made upon `status`.
 ///
 /// # Errors
 /// When Kubernetes refuses. What members refuse is told by their reports.
-pub async fn act(context: &Context, desired: &Desired, observed: &Observed, term: u64, decision: &Decision) -> Result<(), ActError> {
-    order(context, desired, observed, term, decision);
+pub async fn act(
+    context: &Context,
+    desired: &Desired,
+    observed: &Observed,
+    status: &MySQLClusterStatus,
+    decision: &Decision,
+) -> Result<(), ActError> {
+    order(context, desired, observed, status, decision);
     route(context, desired, observed, decision.route).await?;
     match &decision.step {
         None => Ok(()),
@@ -55,19 +62,20 @@ pub async fn act(context: &Context, desired: &Desired, observed: &Observed, term
 }
 
 /// Orders go only to members that answer and do not hold them already. They are carried in the background: nobody waits for anybody.
-fn order(context: &Context, desired: &Desired, observed: &Observed, term: u64, decision: &Decision) {
+fn order(context: &Context, desired: &Desired, observed: &Observed, status: &MySQLClusterStatus, decision: &Decision) {
     for (ordinal, assignment) in &decision.orders {
         let Some(report) = observed.members.get(ordinal).and_then(|member| member.report.answered()) else { continue };
-        let holds = report.state.accepted.as_ref().is_some_and(|held| held.term == term && held.assignment == *assignment);
-        if !holds {
-            let order = Order {
-                cluster: desired.uid.clone(),
-                term,
-                // The start of the sidecar that this was decided about: another one may have lost its volume since.
-                incarnation: report.incarnation.clone(),
-                after: report.orders,
-                assignment: assignment.clone(),
-            };
+        // The start of the sidecar that this was decided about: another one may have lost its volume since.
+        let Report { incarnation, orders: after, .. } = report;
+        let order = Order {
+            cluster: desired.uid.clone(),
+            term: status.term,
+            claim: status.claims,
+            incarnation: incarnation.clone(),
+            after: *after,
+            assignment: assignment.clone(),
+        };
+        if !report.state.accepted.as_ref().is_some_and(|held| held.serves_as(&order)) {
             context.members.order(&desired.uid, &desired.member_name(*ordinal), order);
         }
     }

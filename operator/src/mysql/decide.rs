@@ -166,9 +166,10 @@ impl Authority {
         }
     }
 
-    /// Writes it into `status`.
+    /// Records it in `status`: a claim more, whatever it says.
     pub fn write(self, status: &mut MySQLClusterStatus) {
         let Self { term, primary, initialised, transition, ack_set, acks, handover } = self;
+        status.claims += 1;
         status.term = term;
         status.primary = primary;
         status.initialised = initialised;

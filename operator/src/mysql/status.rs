@@ -84,6 +84,7 @@ pub fn status(pass: &Pass<'_>, old: &MySQLClusterStatus, now: Timestamp) -> MySQ
         conditions,
         // Authority is claimed, not reported.
         term: old.term,
+        claims: old.claims,
         primary: old.primary.clone(),
         initialised: old.initialised,
         transition: old.transition.clone(),

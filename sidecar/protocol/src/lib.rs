@@ -59,6 +59,10 @@ pub struct Order<A> {
     pub cluster: String,
     /// Term of the order. A sidecar refuses a term lower than the highest it has seen (I8).
     pub term: u64,
+    /// How often authority had been recorded when the order was made. A sidecar obeys no order of an older record, and within one record no
+    /// order for fewer acknowledgements: what the operator saw in force before it recorded more is still in force after that (I4).
+    #[serde(default)]
+    pub claim: u64,
     /// [`Report::incarnation`] of the sidecar that the order was made for. Another one refuses it: an order that was late on its way
     /// must not reach a member that has lost its volume, and with it the memory of the terms it saw.
     pub incarnation: String,
@@ -107,7 +111,7 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RefusalCode {
-    /// The order's term is lower than the highest seen (I8).
+    /// The order's term is lower than the highest seen, or its record older than that of the last order (I8).
     StaleTerm,
     /// The order names another cluster's uid (I8).
     OtherCluster,

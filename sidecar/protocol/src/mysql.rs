@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Order;
 use crate::gtid::GtidSet;
 
 /// Port of mysqld.
@@ -46,6 +47,17 @@ pub enum Assignment {
     Isolated,
 }
 
+impl Assignment {
+    /// How many replicas must acknowledge a commit; `None` where nobody may commit.
+    #[must_use]
+    pub fn acks(&self) -> Option<u32> {
+        match self {
+            Self::Primary { acks, .. } => Some(*acks),
+            _ => None,
+        }
+    }
+}
+
 /// Another member, as one connects to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
@@ -80,6 +92,10 @@ pub struct State {
     /// Whether this member acknowledges as a semi-sync replica now.
     #[serde(default)]
     pub acknowledges: bool,
+    /// Whether it may acknowledge what it receives next, or what it receives once it is connected: it does, it is set up to, or nobody has
+    /// looked yet.
+    #[serde(default)]
+    pub may_acknowledge: bool,
     /// On a primary: age of the oldest transaction or statement of a client in whole seconds, when there is one of a second or more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_seconds: Option<u32>,
@@ -175,10 +191,34 @@ pub enum Role {
 pub struct Accepted {
     /// Its term.
     pub term: u64,
+    /// Its [`claim`](crate::Order::claim).
+    #[serde(default)]
+    pub claim: u64,
     /// The assignment.
     pub assignment: Assignment,
     /// Whether all of it holds now.
     pub converged: bool,
+}
+
+impl Accepted {
+    /// `order`, of which all holds or not.
+    #[must_use]
+    pub fn of(order: &Order<Assignment>, converged: bool) -> Self {
+        Self { term: order.term, claim: order.claim, assignment: order.assignment.clone(), converged }
+    }
+
+    /// Whether `order` says nothing new. That it is of a newer record is no news to a replica: it promises nothing.
+    #[must_use]
+    pub fn serves_as(&self, order: &Order<Assignment>) -> bool {
+        let promises = !matches!(order.assignment, Assignment::Replica { .. });
+        (self.term, &self.assignment) == (order.term, &order.assignment) && (self.claim == order.claim || !promises)
+    }
+
+    /// Whether it is this very order.
+    #[must_use]
+    pub fn is(&self, order: &Order<Assignment>) -> bool {
+        (self.term, self.claim, &self.assignment) == (order.term, order.claim, &order.assignment)
+    }
 }
 
 /// How much of the history a member holds.
@@ -222,6 +262,14 @@ pub struct Replication {
 }
 
 impl State {
+    /// Takes up `order` without having looked at mysqld since: what held under the order before proves nothing of this one, and what may
+    /// have been begun under it may still take effect.
+    pub fn take_up(&mut self, order: Option<&Order<Assignment>>) {
+        let before = self.accepted.take();
+        self.may_acknowledge |= before.is_some_and(|held| matches!(held.assignment, Assignment::Replica { acknowledges: true, .. }));
+        self.accepted = order.map(|order| Accepted::of(order, false));
+    }
+
     /// What this server committed itself, whenever that was; `None` while it does not say.
     #[must_use]
     pub fn own(&self) -> Option<GtidSet> {

@@ -17,9 +17,9 @@ pub const CLONE_USER: &str = "understudy_clone";
 pub const REPLICATION_PREFIX: &str = "understudy_repl_";
 /// Server ids start here: those of the xtrabackup set-ups that this replaces.
 const SERVER_ID_BASE: u32 = 100;
-/// Heartbeats come each second; a connection that is silent for this many seconds is made anew. A frozen source takes as long again: it
-/// lets us connect and never greets, and until that is given up the receiver cannot be stopped. Both must be over soon after a failover begins.
-const REPLICA_NET_TIMEOUT_SECONDS: u32 = 2;
+/// Heartbeats come each second; a connection that is silent for this many seconds is made anew. With a frozen source that takes as long
+/// again: it lets us connect and never greets. Both must be over soon after a failover begins, since no receiver is stopped meanwhile.
+pub const REPLICA_NET_TIMEOUT_SECONDS: u32 = 2;
 
 /// The replication account of a member: one each, so that one can be cut off alone.
 #[must_use]

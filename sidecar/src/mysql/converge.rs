@@ -49,6 +49,18 @@ pub enum Step {
     Pardon,
 }
 
+impl Step {
+    /// Whether this step, once begun, may let a server that was seen with `facts` acknowledge, whatever was ordered since.
+    #[must_use]
+    pub fn may_acknowledge(&self, facts: &Facts) -> bool {
+        match self {
+            Self::Acknowledge(on) => *on,
+            Self::Follow(_) => facts.semi_sync.replica_enabled,
+            _ => false,
+        }
+    }
+}
+
 /// What the sidecar knows that mysqld does not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Own {

@@ -8,11 +8,12 @@ use sidecar_protocol::Order;
 use sidecar_protocol::gtid::GtidSet;
 use sidecar_protocol::mysql::{Assignment, PORT, Peer, Problem, ProblemCode};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::accounts::{self, AccountsError, Existing};
 use super::archive::ArchiveError;
-use super::cnf::{literal, replication_user};
+use super::cnf::{REPLICA_NET_TIMEOUT_SECONDS, literal, replication_user};
 use super::condemned;
 use super::converge::Step;
 use super::observe::{NEVER, Receiver, look};
@@ -24,6 +25,10 @@ use super::{Config, files};
 
 /// A step that takes longer is given up and planned again.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// After a failed try to connect the receiver rests for this long at least: a little less than `SOURCE_CONNECT_RETRY`.
+const RESTS: Duration = Duration::from_millis(900);
+/// How often to look whether it rests.
+const GREETING_POLL: Duration = Duration::from_millis(50);
 /// Give up connecting after this many tries: never, at one a second.
 const RETRY_COUNT: u32 = u32::MAX;
 
@@ -161,7 +166,7 @@ impl Access {
     async fn with(&self, sql: &mut Sql, step: &Step, assignment: &Assignment, orders: &Orders) -> Result<(), StepError> {
         let statements: Vec<String> = match step {
             Step::Seal | Step::AwaitApplied => vec![],
-            Step::StopReceiver => vec!["STOP REPLICA IO_THREAD".into()],
+            Step::StopReceiver => return Ok(stop_receiver(sql).await?),
             Step::StartApplier => vec!["START REPLICA SQL_THREAD".into()],
             Step::ForgetSource => vec!["STOP REPLICA".into(), "RESET REPLICA ALL".into()],
             Step::SemiSync { acks: 0 } => vec!["SET GLOBAL rpl_semi_sync_source_enabled=OFF".into()],
@@ -191,7 +196,7 @@ impl Access {
         let receiving = look(sql).await?.channel.is_some_and(|channel| channel.receiver != Receiver::Off);
         if receiving {
             // A receiver offers its acknowledgements only when it connects.
-            sql.run("STOP REPLICA IO_THREAD", DEADLINE).await?;
+            stop_receiver(sql).await?;
             sql.run("START REPLICA IO_THREAD", DEADLINE).await?;
         }
         Ok(())
@@ -250,7 +255,7 @@ impl Access {
         }
         if ours.channel.is_some() {
             // With its applier running a channel keeps its relay logs, and refuses to be told again how it finds its place.
-            sql.run("STOP REPLICA IO_THREAD", DEADLINE).await?;
+            stop_receiver(sql).await?;
             sql.run("START REPLICA SQL_THREAD", DEADLINE).await?;
         } else {
             options.push("SOURCE_AUTO_POSITION=1".into());
@@ -297,6 +302,21 @@ impl Access {
         let read_only = rows.first().and_then(|row| number(row, "read_only")) != Some(0);
         Ok(Theirs { executed, purged, read_only, server_uuid })
     }
+}
+
+/// Stops the receiver, once it does not wait for a greeting: that wait ends after `replica_net_timeout`, which begins anew when it is
+/// interrupted. A source that is frozen lets us connect and never greets; between two tries the receiver stops at once.
+async fn stop_receiver(sql: &mut Sql) -> Result<(), SqlError> {
+    let greeted_by = Instant::now() + Duration::from_secs(REPLICA_NET_TIMEOUT_SECONDS.into());
+    let question = format!(
+        "SELECT 1 AS waits FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME='' AND SERVICE_STATE='CONNECTING' \
+         AND COALESCE(TIMESTAMPDIFF(MICROSECOND, LAST_ERROR_TIMESTAMP, NOW(6)), -1) NOT BETWEEN 0 AND {}",
+        RESTS.as_micros()
+    );
+    while Instant::now() < greeted_by && !sql.rows(&question).await?.is_empty() {
+        sleep(GREETING_POLL).await;
+    }
+    sql.run("STOP REPLICA IO_THREAD", DEADLINE).await
 }
 
 /// Waits for `work` no longer than `assignment` is the order.

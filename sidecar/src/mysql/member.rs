@@ -424,19 +424,17 @@ impl Member {
             full.or_else(|| self.step_problem.clone()).or(trouble).or_else(|| self.reload_problem.clone()).or_else(|| credentials.clone());
         let lag_seconds = lag.map(|lag| (lag.as_secs_f64() * 1000.0).round() / 1000.0);
         let positions_due = self.is_news() || now.duration_since(self.published) >= POSITION_PERIOD;
+        let at_work = self.running.as_ref().is_some_and(|running| running.step.may_acknowledge(facts));
         let mut published = false;
         self.reporter.change(|state| {
             let before = state.clone();
             facts.tell(lag_seconds, state);
+            state.may_acknowledge |= at_work;
             if let Some(semi_sync) = &mut state.semi_sync {
                 semi_sync.unanswered = unanswered;
             }
             state.busy_seconds = busy_seconds;
-            state.accepted = order.map(|order| Accepted {
-                term: order.term,
-                assignment: order.assignment.clone(),
-                converged: converged(facts, &order.assignment, own),
-            });
+            state.accepted = order.map(|order| Accepted::of(order, converged(facts, &order.assignment, own)));
             state.fenced = own.fenced && facts.super_read_only;
             state.ready = ready && !own.fenced;
             state.condemned = own.condemned;
@@ -489,7 +487,7 @@ impl Member {
                 _ => Process::Silent,
             };
             tell_silence(process, state);
-            state.accepted = order.map(|order| Accepted { term: order.term, assignment: order.assignment, converged: false });
+            state.take_up(order.as_ref());
             state.ready = false;
             state.problem = trouble;
         });

@@ -268,7 +268,9 @@ impl Facts {
         let dumping = || self.replicas.dumping.iter().copied().collect();
         state.semi_sync =
             semi.source_enabled.then(|| SemiSync { acks: semi.source_acks, clients: semi.clients, dumping: dumping(), unanswered: false });
-        state.acknowledges = semi.replica_active && self.channel.as_ref().is_some_and(|channel| channel.receiver == Receiver::On);
+        let receiver = self.channel.as_ref().map_or(Receiver::Off, |channel| channel.receiver);
+        state.acknowledges = semi.replica_active && receiver == Receiver::On;
+        state.may_acknowledge = (semi.replica_active || semi.replica_enabled) && receiver != Receiver::Off;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use sidecar_protocol::Order;
-use sidecar_protocol::mysql::{Accepted, Assignment, Problem, ProblemCode, State};
+use sidecar_protocol::mysql::{Assignment, Problem, ProblemCode, State};
 use tokio::sync::watch;
 
 /// First wait after something failed.
@@ -31,9 +31,7 @@ impl Reporter {
 
     /// Says which order this member works on.
     pub fn accept(&self, order: Option<&Order<Assignment>>) {
-        self.change(|state| {
-            state.accepted = order.map(|order| Accepted { term: order.term, assignment: order.assignment.clone(), converged: false });
-        });
+        self.change(|state| state.take_up(order));
     }
 
     /// Says what is wrong.

@@ -105,7 +105,14 @@ async fn give_orders(
         match choice {
             Choice::Order(assignment) => {
                 orders.send_if_modified(|order| {
-                    let new = Some(Order { cluster: config.cluster.clone(), term: 1, incarnation: String::new(), after: 0, assignment });
+                    let new = Some(Order {
+                        cluster: config.cluster.clone(),
+                        term: 1,
+                        claim: 0,
+                        incarnation: String::new(),
+                        after: 0,
+                        assignment,
+                    });
                     let changed = *order != new;
                     if changed {
                         info!(order = ?new.as_ref().map(|order| &order.assignment), "this member's part");

@@ -97,7 +97,7 @@ async fn a_lost_connection_is_not_a_lost_mysqld() {
 async fn a_frozen_mysqld_is_silent_and_its_replicas_notice() {
     let rig = Rig::new().await;
     let mut zero = rig.primary().await;
-    let one = rig.replica(1, 0, 0).await;
+    let mut one = rig.replica(1, 0, 0).await;
     // The receiver has had a heartbeat.
     sleep(Duration::from_millis(1500)).await;
     let before = zero.now();
@@ -109,6 +109,11 @@ async fn a_frozen_mysqld_is_silent_and_its_replicas_notice() {
     let silent = timeout(Duration::from_secs(4), state.wait_for(|state| state.process != Process::Running)).await.unwrap().unwrap().clone();
     assert_eq!((silent.process, silent.role, &silent.data), (Process::Silent, Role::Unknown, &Data::Present));
     assert_eq!((silent.position, silent.server_uuid), (None, before.server_uuid), "unknown is unknown, but it is the same directory");
+
+    // It tries to connect to who never greets.
+    one.order(Assignment::Isolated);
+    one.converged().await;
+    println!("SIGSTOP to a stopped receiver: {} ms", frozen.elapsed().as_millis());
 
     zero.stop_sidecar().await;
     zero.start_sidecar();

@@ -243,7 +243,7 @@ impl Member {
 
     pub fn order(&mut self, assignment: Assignment) {
         self.term += 1;
-        let order = Order { cluster: "uid".into(), term: self.term, incarnation: "one".into(), after: 0, assignment };
+        let order = Order { cluster: "uid".into(), term: self.term, claim: 0, incarnation: "one".into(), after: 0, assignment };
         self.orders.send_replace(Some(order));
     }
 

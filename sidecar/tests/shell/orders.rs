@@ -100,13 +100,13 @@ async fn what_held_under_an_earlier_order_is_not_said_of_a_new_one() {
     let rig = Rig::start().await;
     let operator = rig.operator().await;
     let _: Report<State> = operator.order(&order(UID, 7, PRIMARY)).await.unwrap();
-    let held = Accepted { term: 7, assignment: PRIMARY, converged: true };
+    let held = Accepted { term: 7, claim: 0, assignment: PRIMARY, converged: true };
     rig.state.send_modify(|state| state.accepted = Some(held.clone()));
     let repeated: Report<State> = operator.order(&order(UID, 7, PRIMARY)).await.unwrap();
     assert_eq!(repeated.state.accepted, Some(held));
     // The engine has not looked at it yet: a mysqld that hangs keeps it from saying anything for seconds.
     let news: Report<State> = operator.order(&Order { after: 1, ..order(UID, 7, Assignment::Isolated) }).await.unwrap();
-    let owed = Accepted { term: 7, assignment: Assignment::Isolated, converged: false };
+    let owed = Accepted { term: 7, claim: 0, assignment: Assignment::Isolated, converged: false };
     assert_eq!((news.orders, news.state.accepted), (2, Some(owed)));
 }
 
@@ -134,6 +134,23 @@ async fn an_order_that_was_overtaken_on_its_way_is_refused() {
     let late = refused(operator.order(&order(UID, 7, PRIMARY)).await);
     assert_eq!((late.code, late.retry), (RefusalCode::Overtaken, true));
     assert_eq!(rig.orders.borrow().as_ref().unwrap().assignment, Assignment::Isolated);
+}
+
+#[tokio::test]
+async fn fewer_acknowledgements_need_a_newer_record_also_after_a_restart() {
+    let primary = |acks| Assignment::Primary { acks, members: vec![0, 1, 2], barred: vec![] };
+    let of = |claim, after, acks| Order { claim, after, ..order(UID, 7, primary(acks)) };
+    let rig = Rig::start().await;
+    let _: Report<State> = rig.operator().await.order(&of(4, 0, 2)).await.unwrap();
+    let fewer = refused(rig.operator().await.order(&of(4, 1, 1)).await);
+    assert_eq!((fewer.code, fewer.retry), (RefusalCode::Unsafe, true));
+    assert_eq!(*rig.orders.borrow(), Some(of(4, 0, 2)));
+
+    let restarted = Rig::start_in(rig.root, Authority::new(), false).await;
+    assert_eq!(refused(restarted.operator().await.order(&of(4, 0, 1)).await).code, RefusalCode::Unsafe);
+    assert_eq!(refused(restarted.operator().await.order(&of(3, 0, 2)).await).code, RefusalCode::StaleTerm);
+    let report: Report<State> = restarted.operator().await.order(&of(5, 0, 1)).await.unwrap();
+    assert_eq!(report.state.accepted.map(|held| (held.claim, held.assignment)), Some((5, primary(1))));
 }
 
 #[tokio::test]
@@ -186,10 +203,16 @@ async fn an_empty_member_is_not_made_primary() {
 async fn what_is_no_order_is_malformed() {
     let rig = Rig::start().await;
     let operator = rig.operator().await;
-    let nonsense = Order { cluster: UID.into(), term: 1, incarnation: INCARNATION.into(), after: 0, assignment: "dance" };
+    let nonsense = Order { cluster: UID.into(), term: 1, claim: 0, incarnation: INCARNATION.into(), after: 0, assignment: "dance" };
     assert_eq!(refused(operator.order(&nonsense).await).code, RefusalCode::Malformed);
-    let endless =
-        Order { cluster: "x".repeat(MAX_ORDER_BYTES + 1), term: 1, incarnation: INCARNATION.into(), after: 0, assignment: PRIMARY };
+    let endless = Order {
+        cluster: "x".repeat(MAX_ORDER_BYTES + 1),
+        term: 1,
+        claim: 0,
+        incarnation: INCARNATION.into(),
+        after: 0,
+        assignment: PRIMARY,
+    };
     assert_eq!(refused(operator.order(&endless).await).code, RefusalCode::Malformed);
 }
 

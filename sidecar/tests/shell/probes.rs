@@ -51,7 +51,7 @@ async fn an_open_primary_is_released_when_it_is_none_any_more_and_everybody_else
     let rig = Rig::start().await;
     let primary = |members: u32| {
         let assignment = Assignment::Primary { acks: 0, members: (0..members).collect(), barred: vec![] };
-        Some(Accepted { term: 3, assignment, converged: true })
+        Some(Accepted { term: 3, claim: 0, assignment, converged: true })
     };
     let at_once = async |what: &str| {
         let start = Instant::now();
@@ -71,7 +71,7 @@ async fn an_open_primary_is_released_when_it_is_none_any_more_and_everybody_else
     assert!(start.elapsed() < PATIENCE / 2);
     at_once("closed").await;
 
-    let ordered = |assignment| Some(Accepted { term: 4, assignment, converged: true });
+    let ordered = |assignment| Some(Accepted { term: 4, claim: 0, assignment, converged: true });
     rig.state.send_modify(|state| state.accepted = ordered(Assignment::Isolated));
     let (start, health) = (Instant::now(), rig.health);
     let waiting = tokio::spawn(async move { get(health, "/releasez").await.unwrap().0 });
@@ -102,7 +102,7 @@ async fn metrics_are_the_state_at_the_scrape() {
     rig.state.send_modify(|state| {
         state.process = Process::Running;
         state.role = Role::Replica;
-        state.accepted = Some(Accepted { term: 3, assignment: Assignment::Isolated, converged: true });
+        state.accepted = Some(Accepted { term: 3, claim: 0, assignment: Assignment::Isolated, converged: true });
         state.replication =
             Some(Replication { source: "shop-1".into(), receiving: true, applying: true, lag_seconds: Some(1.5), error: None, tls: true });
     });
@@ -157,7 +157,7 @@ async fn a_guarded_process_ends_in_order_unless_it_would_be_missed() {
     };
     assert_eq!(ended().await, Some(7), "nobody misses it");
     let assignment = Assignment::Primary { acks: 1, members: vec![0, 1], barred: vec![] };
-    let accepted = Some(Accepted { term: 3, assignment, converged: true });
+    let accepted = Some(Accepted { term: 3, claim: 0, assignment, converged: true });
     rig.state.send_modify(|state| (state.process, state.role, state.accepted) = (Process::Running, Role::Primary, accepted));
     assert_eq!(ended().await, Some(128 + 9), "a shutdown would tell clients what nobody else holds");
 }

@@ -190,7 +190,7 @@ impl Rig {
 }
 
 pub fn order(cluster: &str, term: u64, assignment: Assignment) -> Order<Assignment> {
-    Order { cluster: cluster.into(), term, incarnation: INCARNATION.into(), after: 0, assignment }
+    Order { cluster: cluster.into(), term, claim: 0, incarnation: INCARNATION.into(), after: 0, assignment }
 }
 
 pub fn refused(result: Result<Report<State>, ClientError>) -> Refusal {

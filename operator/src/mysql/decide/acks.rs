@@ -104,17 +104,17 @@ fn unknown(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
     replaced(view, member) || view.ordinal(&member.name).is_some_and(|ordinal| repair::is_due(view, ordinal, primary))
 }
 
-/// It acknowledges, or holds an order to.
+/// It acknowledges, or may, or holds an order to.
 fn may_acknowledge(view: &View<'_>, ordinal: u32) -> bool {
     view.state(ordinal).is_some_and(|state| {
         let ordered = state.accepted.as_ref().is_some_and(|held| matches!(held.assignment, Assignment::Replica { acknowledges: true, .. }));
-        state.acknowledges || ordered
+        state.may_acknowledge || ordered
     })
 }
 
 /// The primary has cut it off.
 fn is_barred(view: &View<'_>, primary: u32, ordinal: u32) -> bool {
-    view.accepted(primary).is_some_and(|accepted| {
+    view.accepted_since(primary).is_some_and(|accepted| {
         accepted.converged && matches!(&accepted.assignment, Assignment::Primary { barred, .. } if barred.contains(&ordinal))
     })
 }
@@ -143,7 +143,9 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
         let mut ack_set = status.ack_set.clone();
         ack_set.extend(joining);
         let needed = status.acks.min(u32::try_from(ack_set.len()).unwrap_or(u32::MAX));
-        if view.executed(primary).is_some_and(|executed| holders(view, &ack_set, executed) >= needed) {
+        // All that was acknowledged before the last record.
+        let history = view.accepted_since(primary).and_then(|_| view.executed(primary));
+        if history.is_some_and(|history| holders(view, &ack_set, history) >= needed) {
             return record(format!("{names} caught up: its acknowledgement counts from now on"), ack_set, status.acks);
         }
         settling = true;
@@ -157,6 +159,13 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
     if reachable > status.acks {
         return raise(view, primary, reachable, record);
     }
+    if view.promises(primary).is_some_and(|promised| promised > status.acks) {
+        return record(
+            format!("the primary need not wait for more than {} acknowledgements", status.acks),
+            status.ack_set.clone(),
+            status.acks,
+        );
+    }
     let short = u32::try_from(connected).unwrap_or(u32::MAX) < status.acks;
     let degraded = if short {
         Some(format!("{connected} of the replicas that must acknowledge are connected, {} are needed: commits wait", status.acks))
@@ -169,14 +178,13 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
 
 /// Raise: the primary first, then the record, once enough members hold everything that was acknowledged before.
 fn raise(view: &View<'_>, primary: u32, acks: u32, record: impl Fn(String, Vec<AckMember>, u32) -> Plan) -> Plan {
-    let obeyed = view.accepted(primary).is_some_and(|accepted| {
-        accepted.converged && matches!(accepted.assignment, Assignment::Primary { acks: asked, .. } if asked >= acks)
-    });
+    let promised = view.promises(primary).unwrap_or(0);
+    let obeyed = promised >= acks && view.accepted(primary).is_some_and(|accepted| accepted.converged);
     let holders = view.executed(primary).map_or(0, |executed| holders(view, &view.status.ack_set, executed));
     if obeyed && holders >= acks {
         return record(format!("the primary waits for {acks} acknowledgements"), view.status.ack_set.clone(), acks);
     }
-    Plan { order: acks, settling: true, ..Plan::default() }
+    Plan { order: acks.max(promised), settling: true, ..Plan::default() }
 }
 
 /// How many of `set` hold all of `history`.

@@ -55,6 +55,17 @@ impl<'a> View<'a> {
         self.state(ordinal).is_some_and(|state| state.data != Data::Present)
     }
 
+    /// The order of the last record that it accepted: what it says was true after that was recorded, and an older order that is late does
+    /// not change it.
+    pub fn accepted_since(&self, ordinal: u32) -> Option<&'a Accepted> {
+        self.accepted(ordinal).filter(|accepted| accepted.claim == self.status.claims)
+    }
+
+    /// For how many acknowledgements it waits until the next record (I4).
+    pub fn promises(&self, ordinal: u32) -> Option<u32> {
+        self.accepted_since(ordinal)?.assignment.acks()
+    }
+
     /// It holds a complete data directory, by its own words.
     pub fn has_data(&self, ordinal: u32) -> bool {
         self.state(ordinal).is_some_and(|state| state.data == Data::Present)
@@ -158,9 +169,9 @@ impl<'a> View<'a> {
         ready.map_or(0, |ready| self.now.as_second() - ready.last_transition_time.0.as_second())
     }
 
-    /// It stopped receiving and accepting under an order of the current term, so its position stands still (I2).
+    /// It stopped receiving and accepting under an order of the last record, so its position stands still (I2).
     pub fn is_isolated(&self, ordinal: u32) -> bool {
-        self.accepted(ordinal).is_some_and(|accepted| accepted.converged && accepted.assignment == Assignment::Isolated)
+        self.accepted_since(ordinal).is_some_and(|accepted| accepted.converged && accepted.assignment == Assignment::Isolated)
     }
 
     /// It follows `source` without an error.
