@@ -148,6 +148,6 @@ mod tests {
             data.apply(&doc! { "op": "i", "ns": "t.a", "o": { "_id": id } });
         }
         let ids: Vec<String> = data.all("t.a").map(|document| document.get("_id").expect("an _id").to_string()).collect();
-        assert_eq!(ids, ["2.0", "\"1\"", "1"]);
+        assert_eq!(ids, ["2", "\"1\"", "1"]);
     }
 }

@@ -1,0 +1,7 @@
+//! What a replica set of mongod promises, rule by rule: held against the model, and against a real mongod with `MONGOD=/path/to/mongod`.
+//!
+//! Nothing here knows which of the two it is. Times are orders ("before", "within the patience of a loaded machine"), never speeds.
+
+mod basics;
+mod raw;
+mod server;
