@@ -88,6 +88,8 @@ pub struct Core {
     pub source: Option<usize>,
     /// Why it copies from nobody.
     pub source_message: &'static str,
+    /// When initial sync began.
+    pub syncing_since: Option<Instant>,
     /// Counts rollbacks.
     pub rollbacks: i32,
 }
@@ -134,6 +136,7 @@ impl Node {
             participation: None,
             source: None,
             source_message: "",
+            syncing_since: None,
             rollbacks: 1,
         };
         Self {

@@ -22,6 +22,8 @@ const AWAIT: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(5);
 /// Without a source, look again.
 const IDLE: Duration = Duration::from_millis(500);
+/// Initial sync takes a real mongod about a second even when there is nothing: whoever relies on less would fail there.
+const INITIAL_SYNC: Duration = Duration::from_secs(1);
 /// Entries in one answer.
 const BATCH: usize = 1000;
 /// How many of its own places a member names to find the last common one.
@@ -44,6 +46,7 @@ pub async fn copy(node: Arc<Node>) {
             Ok(reply) => {
                 node.change(|core| take(core, &host, &reply, secondary));
                 peer = Some((host, connected));
+                node.wait(Some(Instant::now() + IDLE), |core| core.store.synced.then_some(())).await;
             }
             Err(failure) if failure.code == Code::OplogStartMissing && secondary => {
                 roll_back(&node, &mut connected).await;
@@ -70,6 +73,9 @@ fn choose(core: &mut Core) -> Option<(String, Document, bool)> {
     core.source_message = "";
     if core.state == State::Startup2 && core.store.synced {
         core.store.reset();
+    }
+    if core.state == State::Startup2 && core.syncing_since.is_none() {
+        core.syncing_since = Some(Instant::now());
     }
     let config = core.config()?;
     let me = config.members.get(core.me?)?;
@@ -113,7 +119,8 @@ fn take(core: &mut Core, host: &str, reply: &Document, secondary: bool) {
     if core.primary == core.source && reply.get_bool("primary").unwrap_or_default() && core.state != State::Primary {
         core.await_election();
     }
-    if !core.store.synced && core.store.last() >= OpTime::field(reply, "last") && !core.store.last().is_null() {
+    let long_enough = core.syncing_since.is_some_and(|since| since.elapsed() >= INITIAL_SYNC);
+    if !core.store.synced && long_enough && core.store.last() >= OpTime::field(reply, "last") && !core.store.last().is_null() {
         core.store.save_synced();
         tracing::info!("initial sync is over");
     }

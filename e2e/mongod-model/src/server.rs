@@ -122,6 +122,8 @@ async fn run(node: &Arc<Node>, connection: &mut Connection, request: &Request) -
     if let Ok(time) = body.get_document("$clusterTime").map(|time| time.get_timestamp("clusterTime").unwrap_or(ZERO)) {
         node.change(|core| core.advance_clock(time));
     }
+    // The command that makes a member of it is not answered as one yet.
+    let member = node.read(|core| core.me.is_some());
     let outcome = match check(node, connection, name, body) {
         Ok(()) => commands::run(node, connection, name, body).await,
         Err(failure) => Err(failure),
@@ -140,7 +142,9 @@ async fn run(node: &Arc<Node>, connection: &mut Connection, request: &Request) -
         }
         Err(failure) => failure.reply(),
     };
-    append_times(node, connection, &mut reply);
+    if member {
+        append_times(node, connection, &mut reply);
+    }
     reply
 }
 

@@ -308,7 +308,7 @@ async fn committed(node: &Node, deadline: Option<Instant>, with_oplog: bool) -> 
     }
 }
 
-/// Checks and installs. `keep_votes_of` is the member whose vote this change gives, when the server itself makes it.
+/// Checks and installs. `give_vote` is the member that this change gives its vote, when the server itself makes it.
 async fn replace(node: &Arc<Node>, set: &str, document: Document, force: bool, give_vote: Option<i32>) -> Reply {
     let version = node.options.version;
     let turn = Turn::take(node)?;
@@ -385,7 +385,10 @@ fn random_below(limit: u32) -> u32 {
 pub async fn give_vote(node: Arc<Node>, id: i32) {
     let (true, Some(mut config)) = node.read(|core| (core.config_is_committed(true), core.config().cloned())) else { return };
     let Some(member) = config.index_of(id).and_then(|index| config.members.get_mut(index)) else { return };
-    member.newly_added = false;
+    // Two heartbeats may ask for the same.
+    if !std::mem::take(&mut member.newly_added) {
+        return;
+    }
     config.version += 1;
     let set = config.set.clone();
     let document = config.document(node.options.version, true);

@@ -3,5 +3,13 @@
 //! Nothing here knows which of the two it is. Times are orders ("before", "within the patience of a loaded machine"), never speeds.
 
 mod basics;
+mod data;
+mod elections;
+mod initiate;
+mod logins;
 mod raw;
+mod reconfig;
+mod roles;
 mod server;
+mod transcripts;
+mod wire;

@@ -217,15 +217,21 @@ pub async fn run(database: &Database, command: Document) -> Document {
     database.run_command(command).await.unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
+/// A command that may do either: its reply, or code and text.
+pub async fn attempt(database: &Database, command: Document) -> Result<Document, (i32, String)> {
+    let text = command.to_string();
+    database.run_command(command).await.map_err(|error| match error.kind.as_ref() {
+        mongodb::error::ErrorKind::Command(command) => (command.code, command.message.clone()),
+        other => panic!("{text}: {other}"),
+    })
+}
+
 /// A command that has to fail: code and text.
 pub async fn fail(database: &Database, command: Document) -> (i32, String) {
     let text = command.to_string();
-    match database.run_command(command).await {
+    match attempt(database, command).await {
         Ok(reply) => panic!("{text} succeeded: {reply}"),
-        Err(error) => match error.kind.as_ref() {
-            mongodb::error::ErrorKind::Command(command) => (command.code, command.message.clone()),
-            other => panic!("{text}: {other}"),
-        },
+        Err(why) => why,
     }
 }
 
