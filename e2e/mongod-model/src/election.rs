@@ -66,7 +66,7 @@ fn lost_majority(node: &Node, now: Instant) -> bool {
         let Some((config, me)) = core.seat() else { return false };
         let (Some(elected), State::Primary) = (core.elected, core.state) else { return false };
         // Who was silent before the election counts from then.
-        let since = |view: &View| view.alive.unwrap_or(elected.at).max(elected.at);
+        let since = |view: &View| view.alive.max(elected.at);
         let alive = |index: usize| core.views.get(index).is_some_and(|view| now < since(view) + config.election_timeout());
         config.voters().filter(|(index, _)| *index == me || alive(*index)).count() < config.majority()
     })

@@ -100,8 +100,8 @@ pub struct View {
     pub asked: DateTime,
     /// When it last asked.
     pub asking: DateTime,
-    /// When it last showed life by an answer or by copying.
-    pub alive: Option<Instant>,
+    /// When it last showed life by an answer or by copying; at first, when it was first heard of.
+    pub alive: Instant,
     /// When a heartbeat was last answered.
     pub answered: Option<Instant>,
     /// Its configuration.
@@ -130,7 +130,7 @@ impl View {
             applied: Point::NULL,
             asked: never,
             asking: never,
-            alive: None,
+            alive: Instant::now(),
             answered: None,
             config: (-1, -1),
             message: String::new(),
@@ -160,7 +160,7 @@ impl View {
         self.config = (reply.get_i64("v").unwrap_or(-1), reply.get_i64("configTerm").unwrap_or(-1));
         self.elected = reply.get_timestamp("electionTime").ok();
         self.source = reply.get_str("syncingTo").unwrap_or_default().to_owned();
-        self.alive = Some(now);
+        self.alive = now;
         self.answered = Some(now);
     }
 

@@ -185,7 +185,7 @@ impl Options {
             Some(path) => keys(&fs::read_to_string(&path).with_context(|| format!("error opening file: {}", path.display()))?)?,
         };
         let parameter = |name: &str| {
-            let flag = self.set_parameter.iter().find_map(|given| given.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
+            let flag = self.set_parameter.iter().rev().find_map(|given| given.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
             flag.or_else(|| file.set_parameter.get(name).and_then(|value| value.as_u64().map(|number| number.to_string())))
         };
         let shutdown = parameter("shutdownTimeoutMillisForSignaledShutdown").map(|text| text.parse()).transpose()?;

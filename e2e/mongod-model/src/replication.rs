@@ -148,7 +148,7 @@ pub async fn answer(node: &Arc<Node>, command: &Document) -> Reply {
         let index = config.index_of(member);
         core.see_term(command.get_i64("term").unwrap_or(-1));
         if let Some(view) = index.and_then(|index| core.views.get_mut(index)) {
-            view.alive = Some(Instant::now());
+            view.alive = Instant::now();
             if view.is_up() && view.state != State::Startup2 && after > view.applied.at {
                 view.applied.at = after;
                 view.applied.wall = core.store.wall(after);
@@ -158,7 +158,8 @@ pub async fn answer(node: &Arc<Node>, command: &Document) -> Reply {
         Ok(())
     })?;
     let term = node.read(|core| core.term);
-    let news = |core: &Core| (core.store.last() > after || core.commit.at > theirs.min(core.store.last()) || core.term != term).then_some(());
+    let news =
+        |core: &Core| (core.store.last() > after || core.commit.at > theirs.min(core.store.last()) || core.term != term).then_some(());
     let behind = |core: &Core| core.store.last() > after || (core.commit.at > theirs && theirs < core.store.last());
     if !node.read(behind) {
         let patience = node.read(|core| core.config().map_or(AWAIT, |config| config.election_timeout() / 2)).min(AWAIT);
@@ -182,8 +183,7 @@ fn missing(core: &Core, after: OpTime) -> Failure {
 
 /// Finds the last entry that both have, and cuts off the rest.
 async fn roll_back(node: &Arc<Node>, source: &mut Peer) {
-    let mine: Vec<Document> =
-        node.read(|core| core.store.oplog.iter().rev().take(HISTORY).map(|entry| entry.at.document()).collect());
+    let mine: Vec<Document> = node.read(|core| core.store.oplog.iter().rev().take(HISTORY).map(|entry| entry.at.document()).collect());
     let reply = match source.call(doc! { "modelCommonPoint": 1, "history": mine }, LIMIT).await {
         Ok(reply) => reply,
         Err(failure) => {

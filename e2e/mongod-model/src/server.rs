@@ -173,7 +173,8 @@ fn check(node: &Node, connection: &Connection, name: &str, body: &Document) -> R
         if spec.before_users {
             return Ok(());
         }
-    } else if connection.users.iter().flat_map(|(_, _, roles)| roles).any(|role| role.grants(spec.need, database)) || spec.need == Need::Login
+    } else if connection.users.iter().flat_map(|(_, _, roles)| roles).any(|role| role.grants(spec.need, database))
+        || spec.need == Need::Login
     {
         return Ok(());
     }

@@ -115,7 +115,9 @@ impl Store {
         let value = record.get_document("v").map_err(|error| error.to_string())?;
         match record.get_str("k").unwrap_or_default() {
             kind::CONFIG => self.config = Some(parse::config(value, self.version)?),
-            kind::VOTE => self.vote = Vote { term: value.get_i64("term").unwrap_or(0), candidate: value.get_i64("candidate").unwrap_or(-1) },
+            kind::VOTE => {
+                self.vote = Vote { term: value.get_i64("term").unwrap_or(0), candidate: value.get_i64("candidate").unwrap_or(-1) }
+            }
             kind::OPS => {
                 let ops = value.get_array("ops").map_err(|error| error.to_string())?;
                 self.oplog.extend(ops.iter().filter_map(Bson::as_document).cloned().map(Entry::read));

@@ -42,7 +42,10 @@ impl Voter<'_> {
     pub fn refuses(&self, ballot: &Ballot) -> Option<String> {
         let (version, term) = ballot.config;
         if self.config.is_newer_than(version, term) {
-            return Some(format!("candidate's config with {{version: {version}, term: {term}}} is older than mine with {}", self.config.name()));
+            return Some(format!(
+                "candidate's config with {{version: {version}, term: {term}}} is older than mine with {}",
+                self.config.name()
+            ));
         }
         if ballot.term < self.term {
             return Some(format!("candidate's term ({}) is lower than mine ({})", ballot.term, self.term));

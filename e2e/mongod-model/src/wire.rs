@@ -96,7 +96,12 @@ fn query(id: i32, payload: &[u8]) -> Result<Request> {
 
 /// Answers `request`; `previous` is the number of the answer before it in a stream, which this one then follows.
 pub async fn reply(
-    stream: &mut (impl AsyncWrite + Unpin), id: i32, request: &Request, previous: Option<i32>, body: &Document, more: bool,
+    stream: &mut (impl AsyncWrite + Unpin),
+    id: i32,
+    request: &Request,
+    previous: Option<i32>,
+    body: &Document,
+    more: bool,
 ) -> Result<()> {
     let body = bson::serialize_to_vec(body)?;
     let bytes = if request.legacy {

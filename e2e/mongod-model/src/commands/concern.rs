@@ -114,7 +114,11 @@ impl Concern {
 
 fn implicit(node: &Node, core: &Core) -> Document {
     let majority = node.options.version.writes_to_majority() && core.config().is_some_and(crate::config::Config::implicit_majority);
-    if majority { doc! { "w": "majority", "wtimeout": 0 } } else { doc! { "w": 1, "wtimeout": 0 } }
+    if majority {
+        doc! { "w": "majority", "wtimeout": 0 }
+    } else {
+        doc! { "w": 1, "wtimeout": 0 }
+    }
 }
 
 /// `setDefaultRWConcern`.

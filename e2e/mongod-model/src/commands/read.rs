@@ -21,10 +21,9 @@ pub fn read(node: &Arc<Node>, name: &str, body: &Document) -> Reply {
             "count" => count(core, body),
             "aggregate" => aggregate(core, body),
             "listCollections" => Ok(collections(core, body)),
-            "listIndexes" => Ok(cursor_of(
-                &format!("{}.$cmd.listIndexes", database(body)),
-                vec![doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }],
-            )),
+            "listIndexes" => {
+                Ok(cursor_of(&format!("{}.$cmd.listIndexes", database(body)), vec![doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }]))
+            }
             _ => Ok(databases(core)),
         }
     })
@@ -138,7 +137,9 @@ fn aggregate(core: &Core, body: &Document) -> Reply {
                     found
                 }
                 ("$limit" | "$skip", _) => window(&doc! { name.trim_start_matches('$'): argument.clone() }, found),
-                ("$count", Bson::String(field)) if !found.is_empty() => vec![doc! { field: i32::try_from(found.len()).unwrap_or(i32::MAX) }],
+                ("$count", Bson::String(field)) if !found.is_empty() => {
+                    vec![doc! { field: i32::try_from(found.len()).unwrap_or(i32::MAX) }]
+                }
                 ("$count", _) => Vec::new(),
                 ("$group", Bson::Document(group)) => grouped(group, &found)?,
                 (other, _) => return Err(misspelt(format!("Unrecognized pipeline stage name: '{other}'"))),
@@ -173,8 +174,7 @@ fn collections(core: &Core, body: &Document) -> Document {
 fn databases(core: &Core) -> Document {
     let mut names: BTreeSet<&str> = core.store.data.names().filter_map(|name| name.split('.').next()).collect();
     names.insert("local");
-    let listed: Vec<Document> =
-        names.into_iter().map(|name| doc! { "name": name, "sizeOnDisk": 0_i64, "empty": false }).collect();
+    let listed: Vec<Document> = names.into_iter().map(|name| doc! { "name": name, "sizeOnDisk": 0_i64, "empty": false }).collect();
     doc! { "databases": listed, "totalSize": 0_i64, "totalSizeMb": 0_i64 }
 }
 

@@ -230,7 +230,11 @@ async fn quorum(node: &Arc<Node>, config: &Config, me: usize, initiating: bool) 
     } else {
         return Ok(());
     };
-    let rest = if absent.is_empty() { String::new() } else { format!("; the following nodes did not respond affirmatively: {}", absent.join(", ")) };
+    let rest = if absent.is_empty() {
+        String::new()
+    } else {
+        format!("; the following nodes did not respond affirmatively: {}", absent.join(", "))
+    };
     Err(Failure::new(Code::NodeNotFound, format!("{text}{rest}")))
 }
 
@@ -275,7 +279,8 @@ pub async fn reconfig(node: &Arc<Node>, body: &Document) -> Reply {
     on_writable_primary(node)?;
     let reply = replace(node, &set, document, false, None).await?;
     committed(node, deadline, false).await.map_err(|_| {
-        Failure::new(Code::MaxTimeMSExpired, "operation exceeded time limit").within("Reconfig finished but failed to propagate to a majority")
+        Failure::new(Code::MaxTimeMSExpired, "operation exceeded time limit")
+            .within("Reconfig finished but failed to propagate to a majority")
     })?;
     on_primary_still(node)?;
     Ok(reply)

@@ -108,9 +108,10 @@ fn version(version: i64, term: i64) -> Document {
 
 fn other(config: &Config, member: &Member, view: &View) -> Document {
     let health = if view.up == Some(false) { 0.0 } else { 1.0 };
-    let state = if view.state == State::Down { (State::Down as i32, State::Down.name()) } else { (view.state as i32, view.state.name()) };
+    // Of one that refuses the key mongod knows no state, and says that it cannot be reached.
+    let state = if view.refused { State::Unknown } else { view.state };
     let mut shown = doc! {
-        "_id": member.id, "name": &member.host, "health": health, "state": state.0, "stateStr": state.1,
+        "_id": member.id, "name": &member.host, "health": health, "state": state as i32, "stateStr": view.state.name(),
         "uptime": if view.is_up() { seconds(view.up_since) } else { 0 },
     };
     if !member.arbiter {
@@ -122,12 +123,12 @@ fn other(config: &Config, member: &Member, view: &View) -> Document {
         });
     }
     shown.extend(doc! { "lastHeartbeat": view.asked, "lastHeartbeatRecv": view.asking, "pingMs": Bson::Int64(view.ping_millis) });
+    shown.insert("lastHeartbeatMessage", &view.message);
     if view.refused {
         shown.insert("authenticated", false);
     }
     let source = config.members.iter().find(|known| known.host == view.source);
     shown.extend(doc! {
-        "lastHeartbeatMessage": &view.message,
         "syncSourceHost": &view.source, "syncSourceId": source.map_or(-1, |source| source.id), "infoMessage": "",
     });
     if let Some(elected) = view.elected {

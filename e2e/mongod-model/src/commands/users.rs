@@ -47,7 +47,9 @@ fn credentials(body: &Document, user: &str, password: &str) -> Result<Document, 
         return Err(Failure::new(Code::BadValue, format!("Unknown auth mechanism '{unknown}'")));
     }
     let wanted = Mechanism::ALL.into_iter().filter(|mechanism| given.is_empty() || given.contains(&mechanism.name()));
-    Ok(wanted.map(|mechanism| (mechanism.name().to_owned(), Bson::from(Credential::new(mechanism, user, password, None).document()))).collect())
+    Ok(wanted
+        .map(|mechanism| (mechanism.name().to_owned(), Bson::from(Credential::new(mechanism, user, password, None).document())))
+        .collect())
 }
 
 fn documents(roles: &[Role]) -> Vec<Document> {
@@ -67,7 +69,10 @@ pub async fn create(node: &Arc<Node>, body: &Document) -> Reply {
     let roles = named_roles(body)?;
     let password = body.get_str("pwd");
     if password.is_err() && database != "$external" {
-        return Err(Failure::new(Code::BadValue, "Must provide a 'pwd' field for all user documents, except those with '$external' as the user's source db"));
+        return Err(Failure::new(
+            Code::BadValue,
+            "Must provide a 'pwd' field for all user documents, except those with '$external' as the user's source db",
+        ));
     }
     let credentials = credentials(body, user, password.unwrap_or_default())?;
     if node.read(|core| find(core, database, user)).is_some() {
@@ -160,7 +165,8 @@ pub fn show(node: &Arc<Node>, body: &Document) -> Reply {
 }
 
 fn shown(user: &Document, with_credentials: bool) -> Document {
-    let mut shown: Document = user.iter().filter(|(name, _)| with_credentials || *name != "credentials").map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut shown: Document =
+        user.iter().filter(|(name, _)| with_credentials || *name != "credentials").map(|(k, v)| (k.clone(), v.clone())).collect();
     let mechanisms: Vec<String> = user.get_document("credentials").map(|all| all.keys().cloned().collect()).unwrap_or_default();
     shown.insert("mechanisms", mechanisms);
     shown

@@ -79,7 +79,10 @@ fn namespace(body: &Document, command: &str) -> Result<String, Failure> {
 
 /// Runs statements one by one, as one batch of the oplog each, and answers as mongod does.
 async fn statements(
-    node: &Arc<Node>, body: &Document, list: &str, each: impl Fn(&Data, &Document) -> Result<(Done, Vec<Document>), Document>,
+    node: &Arc<Node>,
+    body: &Document,
+    list: &str,
+    each: impl Fn(&Data, &Document) -> Result<(Done, Vec<Document>), Document>,
 ) -> Result<(Done, Document), Failure> {
     if truth(body, "startTransaction") || body.contains_key("autocommit") {
         return Err(Failure::new(Code::IllegalOperation, "transactions are not part of the model"));
@@ -221,7 +224,13 @@ fn part(statement: &Document, name: &str) -> Document {
 }
 
 fn change_all(
-    data: &Data, name: &str, found: Vec<Document>, filter: &Document, change: &Document, multi: bool, upsert: bool,
+    data: &Data,
+    name: &str,
+    found: Vec<Document>,
+    filter: &Document,
+    change: &Document,
+    multi: bool,
+    upsert: bool,
 ) -> Result<(Done, Vec<Document>), Document> {
     let (mut done, mut ops) = (Done::default(), Vec::new());
     let limit = if multi { usize::MAX } else { 1 };

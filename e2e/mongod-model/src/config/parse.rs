@@ -54,7 +54,8 @@ fn member(document: &Document, version: Version) -> Result<Member, String> {
     between("priority", document, 0.0, 1000.0)?;
     between(version.delay_field(), document, 0.0, 366.0 * 24.0 * 3600.0)?;
     let arbiter = boolean(document, TYPE, "arbiterOnly", false)?;
-    let given = document.get("priority").map(|value| number(value).ok_or_else(|| wrong_type(TYPE, "priority", value, "double"))).transpose()?;
+    let given =
+        document.get("priority").map(|value| number(value).ok_or_else(|| wrong_type(TYPE, "priority", value, "double"))).transpose()?;
     let member = Member {
         id: id.try_into().map_err(|_| format!("{id} is no member _id"))?,
         host: host(&string(document, TYPE, "host")?)?,

@@ -121,9 +121,7 @@ pub fn compare(a: &Bson, b: &Bson) -> Ordering {
         (Bson::DateTime(a), Bson::DateTime(b)) => a.cmp(b),
         (Bson::Timestamp(a), Bson::Timestamp(b)) => (a.time, a.increment).cmp(&(b.time, b.increment)),
         (Bson::Array(a), Bson::Array(b)) => sequence(a.iter().map(|v| ("", v)), b.iter().map(|v| ("", v))),
-        (Bson::Document(a), Bson::Document(b)) => {
-            sequence(a.iter().map(|(k, v)| (k.as_str(), v)), b.iter().map(|(k, v)| (k.as_str(), v)))
-        }
+        (Bson::Document(a), Bson::Document(b)) => sequence(a.iter().map(|(k, v)| (k.as_str(), v)), b.iter().map(|(k, v)| (k.as_str(), v))),
         (a, b) => match (number(a), number(b)) {
             (Some(a), Some(b)) => a.total_cmp(&b),
             _ if a == b => Ordering::Equal,

@@ -69,7 +69,10 @@ async fn a_secondary_answers_reads_only_when_asked_to_and_never_writes() {
     let set = Set::of(2).await;
     let find = doc! { "find": "a", "$db": "test" };
     let reply = set.servers[1].raw().run(&find);
-    assert_eq!((reply.get_i32("code").expect("refused"), reply.get_str("errmsg").expect("a text")), (13435, "not primary and secondaryOk=false"));
+    assert_eq!(
+        (reply.get_i32("code").expect("refused"), reply.get_str("errmsg").expect("a text")),
+        (13435, "not primary and secondaryOk=false")
+    );
     let mut asked = find;
     asked.insert("$readPreference", doc! { "mode": "secondaryPreferred" });
     assert!(is_ok(&set.servers[1].raw().run(&asked)));

@@ -157,7 +157,10 @@ async fn votes_are_given_by_term_data_and_set() {
         (doc! { "configVersion": 0_i64 }, "candidate's config with {version: 0"),
         (doc! { "term": 0_i64 }, "candidate's term (0) is lower than mine"),
         (doc! { "setName": "other" }, "candidate's set name (other) differs from mine (rs0)"),
-        (doc! { "lastAppliedOpTime": { "ts": mongodb::bson::Timestamp { time: 1, increment: 1 }, "t": 0_i64 } }, "candidate's data is staler than mine"),
+        (
+            doc! { "lastAppliedOpTime": { "ts": mongodb::bson::Timestamp { time: 1, increment: 1 }, "t": 0_i64 } },
+            "candidate's data is staler than mine",
+        ),
     ] {
         let (granted, reason) = ask(more);
         assert!(!granted && reason.contains(why), "{reason}\nwanted {why}");

@@ -42,7 +42,8 @@ async fn members_are_checked_one_by_one() {
 async fn the_whole_is_checked() {
     let server = Server::start(&[]);
     let me = server.host();
-    let many = |count: i32| -> Vec<Document> { (0..count).map(|id| doc! { "_id": id, "host": format!("localhost:{}", 40_000 + id) }).collect() };
+    let many =
+        |count: i32| -> Vec<Document> { (0..count).map(|id| doc! { "_id": id, "host": format!("localhost:{}", 40_000 + id) }).collect() };
     let config = |members: Vec<Document>| doc! { "_id": "rs0", "members": members };
     for (config, text) in [
         (doc! { "_id": "other", "members": many(1) }, "initiate set name: other, command line set name: rs0"),
@@ -67,7 +68,13 @@ async fn the_whole_is_checked() {
 async fn every_member_has_to_answer() {
     let server = Server::start(&[]);
     let config = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": server.host() }, { "_id": 1, "host": "localhost:1" }] };
-    refused(&server, config, 74, "not all proposed set members responded affirmatively: localhost:1 failed with Error connecting to localhost:1").await;
+    refused(
+        &server,
+        config,
+        74,
+        "not all proposed set members responded affirmatively: localhost:1 failed with Error connecting to localhost:1",
+    )
+    .await;
 }
 
 #[tokio::test]

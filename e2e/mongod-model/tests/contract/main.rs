@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows which of the two it is. Times are orders ("before", "within the patience of a loaded machine"), never speeds.
 
+#![expect(clippy::panic, reason = "helpers of tests fail like tests")]
+
 mod basics;
 mod data;
 mod elections;
@@ -11,5 +13,6 @@ mod raw;
 mod reconfig;
 mod roles;
 mod server;
+mod startup;
 mod transcripts;
 mod wire;

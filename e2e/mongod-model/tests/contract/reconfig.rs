@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Bson, Document, doc};
 
-use crate::server::{Server, Set, attempt, is_ok, quick, single, until};
+use crate::server::{Server, Set, attempt, is_ok, quick, single, single_of, until};
 
 /// The members of a configuration, to change them.
 fn members(config: &mut Document) -> &mut Vec<Bson> {
@@ -73,6 +73,24 @@ async fn several_new_voters_may_come_at_once() {
 }
 
 #[tokio::test]
+async fn before_5_0_new_voters_come_one_by_one() {
+    let first = single_of(Server::playing("4.4.29")).await;
+    if first.major().await >= 5 {
+        return;
+    }
+    let (second, third) = (Server::playing("4.4.29"), Server::playing("4.4.29"));
+    let both = |config: &mut Document| {
+        add(&second, 1, doc! {})(config);
+        add(&third, 2, doc! {})(config);
+    };
+    let (code, text) = change(&first, both).await.expect_err("two at once");
+    assert_eq!((code, text.as_str()), (103, "Non force replica set reconfig can only add or remove at most 1 voting member."));
+    settle(&first, add(&second, 1, doc! {})).await;
+    assert_eq!(voting(&first), 2, "it votes at once");
+    assert!(first.config().await.to_string().contains("slaveDelay"), "the delay's old name");
+}
+
+#[tokio::test]
 async fn a_member_that_does_not_answer_may_be_added_and_never_counts() {
     let first = single().await;
     let absent = |config: &mut Document| members(config).push(doc! { "_id": 1, "host": "localhost:1" }.into());
@@ -80,7 +98,10 @@ async fn a_member_that_does_not_answer_may_be_added_and_never_counts() {
     assert_eq!(voting(&first), 1);
     assert!(first.is_writable());
     let status = first.run(doc! { "replSetGetStatus": 1 }).await;
-    until("it is seen as down", || first.raw().run(&doc! { "replSetGetStatus": 1, "$db": "admin" }).to_string().contains("(not reachable/healthy)")).await;
+    until("it is seen as down", || {
+        first.raw().run(&doc! { "replSetGetStatus": 1, "$db": "admin" }).to_string().contains("(not reachable/healthy)")
+    })
+    .await;
     assert_eq!(status.get_array("members").expect("members").len(), 2);
     settle(&first, |config| members(config).truncate(1)).await;
 }
@@ -202,7 +223,8 @@ async fn a_change_waits_for_the_one_before() {
     let next = version(&config) + 1;
     config.insert("version", next);
     // The frozen one holds its connections: the first change cannot be checked, and no later one is.
-    let (code, text) = attempt(&set.servers[0].admin(), doc! { "replSetReconfig": config, "maxTimeMS": 1500 }).await.expect_err("no majority");
+    let (code, text) =
+        attempt(&set.servers[0].admin(), doc! { "replSetReconfig": config, "maxTimeMS": 1500 }).await.expect_err("no majority");
     assert!([50, 74, 308].contains(&code), "{code} {text}");
     set.servers[1].thaw();
     settle(&set.servers[0], |_| {}).await;

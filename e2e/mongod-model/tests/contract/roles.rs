@@ -3,7 +3,7 @@
 use mongodb::bson::{Document, doc};
 use mongodb::options::WriteConcern;
 
-use crate::server::{Set, is_ok, single, until};
+use crate::server::{Set, is_ok, quick, single, until};
 
 #[tokio::test]
 async fn a_step_down_hands_over_to_a_member_that_has_everything() {
@@ -90,12 +90,15 @@ async fn a_terminated_primary_hands_over_and_ends_well() {
 #[tokio::test]
 async fn a_terminating_member_says_that_it_goes() {
     // The last of the parameters counts, with mongod too.
-    let server = crate::server::single_with(&["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=3000"]).await;
-    let given = server.run(doc! { "getParameter": 1, "shutdownTimeoutMillisForSignaledShutdown": 1 }).await;
-    assert_eq!(given.get("shutdownTimeoutMillisForSignaledShutdown").map(ToString::to_string).as_deref(), Some("3000"));
-    let mut raw = server.raw();
-    server.ask_to_terminate();
-    until("hello fails with ShutdownInProgress", || raw.run(&doc! { "hello": 1, "$db": "admin" }).get_i32("code").is_ok_and(|code| code == 91)).await;
+    let parameter = ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=5000"];
+    let set = Set::start(vec![Document::new(); 2], quick(), &parameter).await;
+    let given = set.servers[1].run(doc! { "getParameter": 1, "shutdownTimeoutMillisForSignaledShutdown": 1 }).await;
+    assert_eq!(given.get("shutdownTimeoutMillisForSignaledShutdown").map(ToString::to_string).as_deref(), Some("5000"));
+    let mut raw = set.servers[1].raw();
+    set.servers[1].ask_to_terminate();
+    let goes = |reply: Document| reply.get_i32("code").is_ok_and(|code| code == 91);
+    until("hello fails with ShutdownInProgress", || goes(raw.run(&doc! { "hello": 1, "$db": "admin" }))).await;
+    assert!(is_ok(&raw.run(&doc! { "ping": 1, "$db": "admin" })), "what came before is still answered");
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ClientOptions, Credential, ServerAddress};
 use mongodb::{Client, Database};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::Instant;
 
 use crate::raw::Raw;
 
@@ -47,6 +48,8 @@ pub struct Server {
     pub directory: PathBuf,
     arguments: Vec<String>,
     process: Option<Child>,
+    frozen: bool,
+    version: Option<String>,
 }
 
 impl Server {
@@ -57,13 +60,28 @@ impl Server {
         Self::standalone(&with_set)
     }
 
+    /// A server of `rs0` that plays a version, where a version can be played; a real one is what it is.
+    pub fn playing(version: &str) -> Self {
+        Self::launch(&["--replSet", "rs0"], Some(version))
+    }
+
     /// A server with these arguments only.
     pub fn standalone(arguments: &[&str]) -> Self {
+        Self::launch(arguments, None)
+    }
+
+    fn launch(arguments: &[&str], version: Option<&str>) -> Self {
         let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("mongod-contract-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a data directory");
-        let mut server =
-            Self { port: free_port(), directory, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), process: None };
+        let mut server = Self {
+            port: free_port(),
+            directory,
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            process: None,
+            frozen: false,
+            version: version.map(str::to_owned),
+        };
         server.restart();
         server
     }
@@ -75,6 +93,7 @@ impl Server {
         command.args(["--port", &self.port.to_string(), "--bind_ip", "127.0.0.1", "--dbpath"]).arg(&self.directory);
         // Nobody waits for a test's server: fifteen seconds are the default.
         command.args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]).args(&self.arguments);
+        command.envs(self.version.iter().map(|version| ("MONGOD_MODEL_VERSION", version)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.process = Some(command.spawn().expect("mongod starts"));
         let end = Instant::now() + PATIENCE;
@@ -117,13 +136,15 @@ impl Server {
     }
 
     /// It is frozen: holds its connections and answers nothing.
-    pub fn freeze(&self) {
+    pub fn freeze(&mut self) {
         self.signal(Signal::STOP);
+        self.frozen = true;
     }
 
     /// It goes on.
-    pub fn thaw(&self) {
+    pub fn thaw(&mut self) {
         self.signal(Signal::CONT);
+        self.frozen = false;
     }
 
     /// A connection without a driver.
@@ -154,6 +175,12 @@ impl Server {
     /// A command that has to fail: code and text.
     pub async fn fail(&self, command: Document) -> (i32, String) {
         fail(&self.admin(), command).await
+    }
+
+    /// The major version it says it is.
+    pub async fn major(&self) -> i32 {
+        let info = self.run(doc! { "buildInfo": 1 }).await;
+        info.get_array("versionArray").expect("a version")[0].as_i32().expect("a number")
     }
 
     /// Its state's number; -1 when it does not say.
@@ -251,12 +278,11 @@ pub fn quick() -> Document {
 
 /// One member that is primary.
 pub async fn single() -> Server {
-    single_with(&[]).await
+    single_of(Server::start(&[])).await
 }
 
-/// The same with further arguments.
-pub async fn single_with(arguments: &[&str]) -> Server {
-    let server = Server::start(arguments);
+/// This one, initiated alone.
+pub async fn single_of(server: Server) -> Server {
     let config = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": server.host() }], "settings": quick() };
     let reply = server.raw().run(&doc! { "replSetInitiate": config, "$db": "admin" });
     assert!(is_ok(&reply), "{reply}");
@@ -313,7 +339,7 @@ impl Set {
 
     /// The one that takes writes, when there is one.
     pub fn primary(&self) -> Option<usize> {
-        self.servers.iter().position(|server| server.process.is_some() && server.is_writable())
+        self.servers.iter().position(|server| server.process.is_some() && !server.frozen && server.is_writable())
     }
 
     /// Waits for one, other than `not`.
