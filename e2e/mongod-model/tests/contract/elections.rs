@@ -209,3 +209,52 @@ async fn what_a_status_says_of_a_dead_member() {
     let settings = set.servers[0].config().await.get_document("settings").expect("settings").clone();
     assert_eq!(settings.get_i32("electionTimeoutMillis").ok(), quick().get_i32("electionTimeoutMillis").ok());
 }
+
+#[tokio::test]
+async fn an_arbiter_keeps_the_healthy_primary_it_sees() {
+    let set = Set::with(vec![doc! {}, doc! {}, doc! { "arbiterOnly": true }]).await;
+    let status = set.servers[1].run(doc! { "replSetGetStatus": 1 }).await;
+    let config = set.servers[1].config().await;
+    let ballot = doc! {
+        "replSetRequestVotes": 1, "setName": "rs0", "dryRun": true, "term": status.get_i64("term").expect("a term"), "candidateIndex": 1_i64,
+        "configVersion": i64::from(config.get_i32("version").expect("a version")), "configTerm": config.get_i64("term").expect("a term"),
+        "lastAppliedOpTime": status.get_document("optimes").expect("optimes").get_document("appliedOpTime").expect("one").clone(),
+        "$db": "admin",
+    };
+    let wanted = "can see a healthy primary";
+    let refuses = |reply: Document| reply.get_str("reason").is_ok_and(|reason| reason.starts_with(wanted) && reason.ends_with("priority"));
+    until("the arbiter sees the primary", || refuses(set.servers[2].raw().run(&ballot))).await;
+}
+
+#[tokio::test]
+async fn acknowledged_majority_writes_survive_one_kill_after_another() {
+    let mut set = Set::of(3).await;
+    let collection = set.client().database("test").collection::<Document>("a");
+    let mut acknowledged = Vec::new();
+    for round in 0..6 {
+        for number in 0..10 {
+            let id = round * 100 + number;
+            if collection.insert_one(doc! { "_id": id }).write_concern(by_majority()).await.is_ok() {
+                acknowledged.push(id);
+            }
+        }
+        let primary = set.new_primary(None).await;
+        // Every third time a secondary goes with it, and both come back.
+        let with = (round % 3 == 2).then_some((primary + 1) % 3);
+        set.servers[primary].kill();
+        if let Some(with) = with {
+            set.servers[with].kill();
+            set.servers[with].restart();
+        }
+        set.new_primary(Some(primary)).await;
+        set.servers[primary].restart();
+    }
+    assert!(acknowledged.len() >= 50, "most writes go through: {}", acknowledged.len());
+    collection.insert_one(doc! { "_id": 1000 }).write_concern(by_majority()).await.expect("the last");
+    acknowledged.push(1000);
+    let has_all = |documents: Vec<Document>| {
+        let ids: std::collections::BTreeSet<i32> = documents.iter().map(|document| document.get_i32("_id").expect("an _id")).collect();
+        acknowledged.iter().all(|id| ids.contains(id))
+    };
+    until("everybody has all", || set.servers.iter().all(|server| has_all(server.documents()))).await;
+}

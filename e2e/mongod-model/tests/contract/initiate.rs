@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Document, doc};
 
-use crate::server::{Server, quick, until};
+use crate::server::{Server, attempt, quick, until};
 
 /// The refusal of a first configuration with these members; `{me}` in the text is the server's name.
 async fn refused(server: &Server, config: Document, code: i32, text: &str) {
@@ -62,6 +62,60 @@ async fn the_whole_is_checked() {
     let with_id = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": &me }], "settings": id };
     refused(&server, with_id, 93, "replica set configuration cannot contain 'replicaSetId' field when called from replSetInitiate").await;
     assert!(server.fail(doc! { "replSetGetConfig": 1 }).await.0 == 94, "nothing was initiated");
+}
+
+#[tokio::test]
+async fn names_for_other_networks_are_the_same_everywhere_and_unique() {
+    let server = Server::start(&[]);
+    let config = |first: Document, second: Document| {
+        let mut members = vec![doc! { "_id": 0, "host": server.host() }, doc! { "_id": 1, "host": "localhost:40000" }];
+        members[0].insert("horizons", first);
+        if !second.is_empty() {
+            members[1].insert("horizons", second);
+        }
+        doc! { "_id": "rs0", "members": members }
+    };
+    for (first, second) in [
+        (doc! { "out": "a.example:1" }, doc! {}),
+        (doc! { "out": "a.example:1" }, doc! { "out": "a.example:1" }),
+        (doc! { "out": "10.0.0.1:1" }, doc! { "out": "10.0.0.2:1" }),
+    ] {
+        assert_eq!(server.fail(doc! { "replSetInitiate": config(first.clone(), second) }).await.0, 93, "{first}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_have_their_bounds() {
+    let server = Server::start(&[]);
+    for more in [doc! { "protocolVersion": 0 }, doc! { "version": 0 }, doc! { "version": 3_000_000_000_i64 }, doc! { "bogus": 1 }] {
+        let mut config = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": server.host() }] };
+        config.extend(more.clone());
+        assert_eq!(server.fail(doc! { "replSetInitiate": config }).await.0, 93, "{more}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_configuration_the_hosts_own_name_is_taken() {
+    // By its own name a host is reached at any of its addresses.
+    let server = Server::start(&["--bind_ip_all"]);
+    match attempt(&server.admin(), doc! { "replSetInitiate": {} }).await {
+        Ok(reply) => {
+            assert_eq!(reply.get_str("info2").expect("an info"), "no configuration specified. Using a default configuration for the set");
+            let me = reply.get_str("me").expect("a name");
+            assert!(me.ends_with(&format!(":{}", server.port)), "{me}");
+            until("it is primary", || server.is_writable()).await;
+        }
+        // A machine that cannot resolve its own name.
+        Err((code, text)) => assert!([74, 93].contains(&code), "{code} {text}"),
+    }
+}
+
+#[tokio::test]
+async fn a_process_knows_itself() {
+    let (one, two) = (Server::start(&[]), Server::start(&[]));
+    let id = |server: &Server| server.raw().run(&doc! { "_isSelf": 1, "$db": "admin" }).get_object_id("id").expect("an id");
+    assert_eq!(id(&one), id(&one));
+    assert_ne!(id(&one), id(&two));
 }
 
 #[tokio::test]

@@ -199,6 +199,43 @@ async fn without_a_majority_only_force_changes_and_its_version_jumps() {
 }
 
 #[tokio::test]
+async fn a_new_member_copies_before_it_counts() {
+    let (first, second) = (single().await, Server::start(&[]));
+    change(&first, add(&second, 1, doc! {})).await.expect("added");
+    let mut raw = second.raw();
+    let mut seen = None;
+    until("it is SECONDARY", || {
+        let status = raw.run(&doc! { "replSetGetStatus": 1, "$db": "admin" });
+        let state = status.get_i32("myState").unwrap_or(-1);
+        if state == 5 {
+            seen = Some(status);
+        }
+        state == 2
+    })
+    .await;
+    let copying = seen.expect("it was STARTUP2 before");
+    assert!(copying.contains_key("initialSyncStatus"), "{copying}");
+    let applied = copying.get_document("optimes").expect("optimes").get_document("appliedOpTime").expect("one");
+    assert_eq!(applied.get_i64("t").expect("a term"), -1, "it has nothing yet");
+}
+
+#[tokio::test]
+async fn newly_added_is_the_servers_word() {
+    let (first, second) = (single().await, Server::start(&[]));
+    let (code, text) = change(&first, add(&second, 1, doc! { "newlyAdded": true })).await.expect_err("ours to say");
+    assert!(code == 93, "{code} {text}");
+}
+
+#[tokio::test]
+async fn a_primary_forced_out_of_office_steps_down() {
+    let set = Set::of(2).await;
+    let mut config = set.servers[0].config().await;
+    member(&mut config, 0).insert("priority", 0);
+    set.servers[0].run(doc! { "replSetReconfig": config, "force": true }).await;
+    assert_eq!(set.new_primary(Some(0)).await, 1);
+}
+
+#[tokio::test]
 async fn a_change_needs_a_majority_that_answers() {
     let settings = doc! { "heartbeatIntervalMillis": 200, "electionTimeoutMillis": 30_000 };
     let mut set = Set::with_settings(vec![Document::new(); 3], settings).await;
