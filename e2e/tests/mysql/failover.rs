@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mysql_async::prelude::Queryable;
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::changes::operator;
@@ -181,6 +182,37 @@ async fn an_operator_that_dies_in_the_middle_of_a_failover_goes_on_with_it() -> 
         }
         let acknowledged = writer.finish().await?;
         cluster.holds(&acknowledged).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn clusters_that_hang_or_cannot_start_delay_no_other() -> Result<()> {
+    on_stage("neighbours", |lab, namespace| async move {
+        let (mut hangs, mut broken) = (Cluster::new(&lab, &namespace), Cluster::new(&lab, &namespace));
+        (hangs.name, broken.name) = ("hangs".into(), "broken".into());
+        hangs.apply(Cluster::spec(1)).await?;
+        let mut spec = Cluster::spec(1);
+        spec["image"] = json!("localhost/there-is-no-such-image");
+        broken.apply(spec).await?;
+        let cluster = Cluster::perform(&lab, &namespace, 3).await?;
+        hangs.ready(1).await?;
+
+        // It keeps its connections, and says nothing more.
+        lab.freeze(&namespace, "hangs-0").await?;
+        hangs.says("Degraded", "does not answer").await?;
+        broken.says("Stalled", "broken-0").await?;
+        let writer = Writer::start(&cluster, 1);
+        writer.goes_on().await?;
+        let new = cluster.crashed(&cluster.primary().await?).await?;
+        cluster.leads(&new).await?;
+        writer.goes_on().await?;
+        cluster.whole(3).await?;
+        ensure!(hangs.status().await?.state == "PrimaryUnavailable", "{:?}", hangs.status().await?);
+        let acknowledged = writer.finish().await?;
+        cluster.holds(&acknowledged).await?;
+        lab.thaw(&namespace, "hangs-0").await?;
+        hangs.ready(1).await
     })
     .await
 }
