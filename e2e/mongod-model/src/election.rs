@@ -95,7 +95,7 @@ fn takeover_wait(core: &Core) -> Option<Duration> {
     let (config, me) = core.seat()?;
     let primary = core.primary.filter(|primary| *primary != me)?;
     let higher = config.members.get(me)?.priority() > config.members.get(primary)?.priority();
-    let newest = core.views.iter().map(|view| view.applied.at).max()?;
+    let newest = core.views.iter().map(View::heard).max()?;
     let applied = core.applied().at;
     let close = applied >= newest || (applied.term == newest.term && applied.time.0 + TAKEOVER_LAG_SECS >= newest.time.0);
     (higher && close && core.state == State::Secondary).then(|| config.election_timeout() * (config.priority_rank(me) + 1))
@@ -207,7 +207,7 @@ pub fn answer(core: &mut Core, command: &Document) -> Reply {
     let refused = voter.refuses(&ballot);
     let own_priority = config.members.get(me).map_or(0.0, Member::priority);
     if !ballot.dry_run {
-        let newest = core.views.iter().map(|view| view.applied.at).max().unwrap_or(OpTime::NULL).max(core.applied().at);
+        let newest = core.views.iter().map(View::heard).max().unwrap_or(OpTime::NULL).max(core.applied().at);
         core.participation = Some(doc! {
             "votedForCandidate": refused.is_none(),
             "electionTerm": ballot.term,
@@ -241,7 +241,7 @@ async fn take_office(node: Arc<Node>) {
         (left(core) || !others.map(|(_, view)| view).any(waits)).then_some(())
     };
     node.wait(Some(since + HEAR_ALL), heard_all).await;
-    let behind = node.read(|core| core.views.iter().map(|view| view.applied.at).max().unwrap_or(OpTime::NULL));
+    let behind = node.read(|core| core.views.iter().map(View::heard).max().unwrap_or(OpTime::NULL));
     let caught_up = |core: &Core| (left(core) || core.applied().at >= behind).then_some(());
     if node.wait(limit.map(|limit| since + limit), caught_up).await.is_none() {
         tracing::warn!("catching up took too long: what others have more is rolled back there");

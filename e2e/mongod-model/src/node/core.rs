@@ -404,3 +404,82 @@ fn seconds_now() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     since.try_into().unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn at(term: i64, second: u32) -> OpTime {
+        OpTime { term, time: (second, 1) }
+    }
+
+    /// Member 0 of three, with entries at these places.
+    fn member(name: &str, entries: &[OpTime]) -> Core {
+        let path = std::env::temp_dir().join(format!("mongod-model-core-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&path));
+        std::fs::create_dir_all(&path).expect("a directory");
+        let version = "5.0.7".parse().expect("a version");
+        let mut core = Core::new(Store::open(&path, version).expect("opens"));
+        // The journal is open: its directory may go.
+        std::fs::remove_dir_all(&path).expect("removes");
+        core.store.save_synced();
+        core.store.append(entries.iter().map(|place| Entry::new(*place, doc! { "op": "n", "ns": "", "o": {} })).collect());
+        let members: Vec<Document> = (0..3).map(|id| doc! { "_id": id, "host": format!("m-{id}:1") }).collect();
+        let config = parse::config(&doc! { "_id": "rs0", "version": 1, "term": 1_i64, "members": members }, version).expect("parses");
+        core.install(config, Some(0));
+        core
+    }
+
+    fn tell(core: &mut Core, index: usize, applied: OpTime) {
+        if let Some(view) = core.views.get_mut(index) {
+            view.up = Some(true);
+            view.applied.at = applied;
+        }
+    }
+
+    #[test]
+    fn a_primary_commits_only_with_an_entry_of_its_own_term() {
+        let mut core = member("term", &[at(1, 1), at(1, 2)]);
+        core.term = 2;
+        core.win("stepUpRequest", 2);
+        tell(&mut core, 1, at(1, 2));
+        core.advance_commit();
+        assert!(core.commit.at.is_null(), "a majority has it, and yet a later primary could undo it");
+        let own = core.write(vec![doc! { "op": "n", "ns": "", "o": {} }]);
+        tell(&mut core, 1, own);
+        core.advance_commit();
+        assert_eq!(core.commit.at, own);
+    }
+
+    #[test]
+    fn a_heartbeat_commits_nothing_that_may_be_this_members_alone() {
+        let mut core = member("heartbeat", &[at(1, 1), at(1, 9)]);
+        core.hear_commit(at(2, 5), false);
+        assert!(core.commit.at.is_null());
+        core.hear_commit(at(1, 1), true);
+        assert_eq!(core.commit.at, at(1, 1));
+    }
+
+    #[test]
+    fn what_a_member_had_when_it_died_still_counts() {
+        let mut core = member("died", &[at(1, 1)]);
+        tell(&mut core, 1, at(1, 1));
+        if let Some(view) = core.views.get_mut(1) {
+            view.lose("Connection refused".into(), false);
+            assert!(view.heard().is_null(), "a status shows nothing of it");
+        }
+        assert_eq!(core.applied_of(1), at(1, 1));
+    }
+
+    #[test]
+    fn a_newer_term_ends_a_primary() {
+        let mut core = member("newer", &[at(1, 1)]);
+        core.term = 1;
+        core.win("electionTimeout", 2);
+        assert!(!core.see_term(1));
+        assert_eq!(core.state, State::Primary);
+        assert!(core.see_term(2));
+        assert_eq!((core.state, core.primary), (State::Secondary, None));
+    }
+}
