@@ -43,8 +43,8 @@ pub struct Core {
     pub topology: i64,
     /// When to stand for election.
     pub election_at: Option<Instant>,
-    /// When to take over from a primary of lower priority.
-    pub takeover_at: Option<Instant>,
+    /// When to take over from the primary, and why.
+    pub takeover_at: Option<(Instant, &'static str)>,
     /// Until when not to stand: frozen or stepped down.
     pub resting_until: Option<Instant>,
     /// An election of one's own is under way.
