@@ -4,8 +4,9 @@
 
 mod core;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bson::oid::ObjectId;
 use bson::{Document, doc};
@@ -14,7 +15,12 @@ use tokio::time::Instant;
 
 pub use self::core::Core;
 use crate::options::Settled;
+use crate::peer::SYSTEM;
+use crate::scram::{self, Credential, Mechanism};
 use crate::store::Store;
+
+/// Keys after their rounds, by key and salt.
+type Salted = HashMap<(String, Vec<u8>), Vec<u8>>;
 
 /// A running server.
 #[derive(Debug)]
@@ -31,6 +37,10 @@ pub struct Node {
     changes: watch::Sender<u64>,
     kicks: watch::Sender<u64>,
     numbers: AtomicI32,
+    /// What the keys of this set look like to who logs in here, by mechanism: made once, as its rounds take a while.
+    keys: [OnceLock<Vec<Credential>>; 2],
+    /// The same for logins elsewhere, by key and salt.
+    salted: Mutex<Salted>,
 }
 
 // === impl Node ===
@@ -47,6 +57,8 @@ impl Node {
             changes: watch::Sender::new(0),
             kicks: watch::Sender::new(0),
             numbers: AtomicI32::new(0),
+            keys: Default::default(),
+            salted: Mutex::default(),
         }
     }
 
@@ -95,6 +107,24 @@ impl Node {
     /// A number for a message or a connection.
     pub fn number(&self) -> i32 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The keys, as credentials of `__system`.
+    pub fn keys(&self, mechanism: Mechanism) -> Vec<Credential> {
+        let [sha1, sha256] = &self.keys;
+        let made = if mechanism == Mechanism::Sha1 { sha1 } else { sha256 };
+        let make = || {
+            let salt = scram::random(28);
+            self.options.keys.iter().map(|key| Credential::new(mechanism, SYSTEM, key, Some(salt.clone()))).collect()
+        };
+        made.get_or_init(make).clone()
+    }
+
+    /// A key after the rounds that another member asks for.
+    pub fn salted(&self, key: &str, salt: &[u8], rounds: u32) -> Vec<u8> {
+        let known = (key.to_owned(), salt.to_vec());
+        let mut salted = self.salted.lock().unwrap_or_else(PoisonError::into_inner);
+        salted.entry(known).or_insert_with(|| scram::Client::salted(SYSTEM, key, salt, rounds)).clone()
     }
 
     /// `topologyVersion` of a counter.
