@@ -57,7 +57,7 @@ fn due(node: &Node, now: Instant) -> Option<&'static str> {
         if core.election_at.is_some_and(|at| at <= now) {
             return Some("electionTimeout");
         }
-        core.takeover_at.is_some_and(|at| at <= now).then_some("priorityTakeover")
+        core.takeover_at.filter(|(at, _)| *at <= now).map(|(_, reason)| reason)
     })
 }
 
@@ -75,9 +75,11 @@ fn lost_majority(node: &Node, now: Instant) -> bool {
 /// What follows from a heartbeat of `index`: a takeover is due or not; a newly added member is to get its vote.
 pub fn welcome(node: &Arc<Node>, index: usize) {
     let now = Instant::now();
-    node.change(|core| match takeover_wait(core) {
+    node.change(|core| match takeover(core) {
         None => core.takeover_at = None,
-        Some(wait) if core.takeover_at.is_none() => core.takeover_at = Some(now + wait),
+        Some((wait, reason)) if core.takeover_at.is_none_or(|(_, planned)| planned != reason) => {
+            core.takeover_at = Some((now + wait, reason));
+        }
         Some(_) => {}
     });
     let ready = node.read(|core| {
@@ -90,15 +92,22 @@ pub fn welcome(node: &Arc<Node>, index: usize) {
     }
 }
 
-/// A member of higher priority than the primary takes over, those of the highest first.
-fn takeover_wait(core: &Core) -> Option<Duration> {
+/// Whether this member is to take over from the primary, and after which wait.
+fn takeover(core: &Core) -> Option<(Duration, &'static str)> {
     let (config, me) = core.seat()?;
-    let primary = core.primary.filter(|primary| *primary != me)?;
+    let primary = core.primary.filter(|primary| *primary != me && core.state == State::Secondary)?;
+    let (applied, theirs) = (core.applied().at, core.views.get(primary)?.heard());
+    // A primary that wrote nothing in its term and copies nothing from who is ahead may never be done with catching up: the histories
+    // have parted.
+    if !theirs.is_null() && theirs.term < core.term && applied > theirs {
+        let delay = u64::try_from(config.settings.catch_up_takeover_delay).ok()?;
+        return Some((Duration::from_millis(delay), "catchupTakeover"));
+    }
+    // Of higher priority: those of the highest first.
     let higher = config.members.get(me)?.priority() > config.members.get(primary)?.priority();
-    let newest = core.views.iter().map(|view| view.applied.at).max()?;
-    let applied = core.applied().at;
+    let newest = core.views.iter().map(View::heard).max()?;
     let close = applied >= newest || (applied.term == newest.term && applied.time.0 + TAKEOVER_LAG_SECS >= newest.time.0);
-    (higher && close && core.state == State::Secondary).then(|| config.election_timeout() * (config.priority_rank(me) + 1))
+    (higher && close).then(|| (config.election_timeout() * (config.priority_rank(me) + 1), "priorityTakeover"))
 }
 
 /// Stands for election: a dry run first, then in a new term; `true` when won.
@@ -207,7 +216,7 @@ pub fn answer(core: &mut Core, command: &Document) -> Reply {
     let refused = voter.refuses(&ballot);
     let own_priority = config.members.get(me).map_or(0.0, Member::priority);
     if !ballot.dry_run {
-        let newest = core.views.iter().map(|view| view.applied.at).max().unwrap_or(OpTime::NULL).max(core.applied().at);
+        let newest = core.views.iter().map(View::heard).max().unwrap_or(OpTime::NULL).max(core.applied().at);
         core.participation = Some(doc! {
             "votedForCandidate": refused.is_none(),
             "electionTerm": ballot.term,
@@ -241,8 +250,7 @@ async fn take_office(node: Arc<Node>) {
         (left(core) || !others.map(|(_, view)| view).any(waits)).then_some(())
     };
     node.wait(Some(since + HEAR_ALL), heard_all).await;
-    let behind = node.read(|core| core.views.iter().map(|view| view.applied.at).max().unwrap_or(OpTime::NULL));
-    let caught_up = |core: &Core| (left(core) || core.applied().at >= behind).then_some(());
+    let caught_up = |core: &Core| (left(core) || core.views.iter().all(|view| view.heard() <= core.applied().at)).then_some(());
     if node.wait(limit.map(|limit| since + limit), caught_up).await.is_none() {
         tracing::warn!("catching up took too long: what others have more is rolled back there");
     }

@@ -91,8 +91,9 @@ async fn hear(node: &Arc<Node>, generation: u64, index: usize, sent: Instant, an
             Ok(reply) => {
                 view.hear(&reply, now);
                 view.ping_millis = i64::try_from(sent.elapsed().as_millis()).unwrap_or_default() / 2;
-                core.see_term(reply.get_i64("term").unwrap_or(-1));
-                observe(core, index);
+                let term = reply.get_i64("term").unwrap_or(-1);
+                core.see_term(term);
+                observe(core, index, term);
                 if core.state != State::Primary {
                     core.hear_commit(crate::optime::OpTime::field(&reply, "commit"), false);
                 }
@@ -110,12 +111,12 @@ async fn hear(node: &Arc<Node>, generation: u64, index: usize, sent: Instant, an
     true
 }
 
-/// Draws the conclusions of a member's state.
-fn observe(core: &mut Core, index: usize) {
+/// Draws the conclusions of a member's state, which it has in this term.
+fn observe(core: &mut Core, index: usize, term: i64) {
     let Some(view) = core.views.get(index) else { return };
     if view.state == State::Primary {
-        // Of two, the one with the newer term is it; this member, if it is the other, learned the term above.
-        if core.state != State::Primary {
+        // One of an older term, back from a pause, is primary in its own eyes only: it will hear of ours.
+        if term == core.term && core.state != State::Primary {
             core.follow(Some(index));
             if core.election_at.is_some() {
                 core.await_election();

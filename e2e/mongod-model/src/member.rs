@@ -94,7 +94,7 @@ pub struct View {
     pub up_since: Instant,
     /// Its state.
     pub state: State,
-    /// How far its data goes; durable is the same here.
+    /// How far its data goes, or went when it was last heard of: it has what it had. Durable is the same here.
     pub applied: Point,
     /// When it was last asked.
     pub asked: DateTime,
@@ -146,6 +146,11 @@ impl View {
         self.up == Some(true)
     }
 
+    /// How far its data goes, if it answers.
+    pub fn heard(&self) -> OpTime {
+        if self.is_up() { self.applied.at } else { OpTime::NULL }
+    }
+
     /// An answer to a heartbeat.
     pub fn hear(&mut self, reply: &Document, now: Instant) {
         if !self.is_up() {
@@ -170,7 +175,6 @@ impl View {
         self.state = State::Down;
         self.message = message;
         self.refused = refused;
-        self.applied.at = OpTime::NULL;
         self.elected = None;
         self.source.clear();
     }

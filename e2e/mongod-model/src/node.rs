@@ -2,23 +2,25 @@
 //!
 //! Commands and background tasks meet here only. `Core` changes by methods that keep its rules; who waits, waits for the bell.
 
+mod core;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bson::oid::ObjectId;
-use bson::{DateTime, Document, Timestamp, doc};
+use bson::{Document, doc};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::Config;
-use crate::failure::{Code, Failure};
-use crate::member::{Point, State, View};
-use crate::optime::{OpTime, timestamp};
+pub use self::core::Core;
 use crate::options::Settled;
-use crate::scram;
-use crate::store::{Entry, Store};
-use crate::vote::{self, Standing};
+use crate::peer::SYSTEM;
+use crate::scram::{self, Credential, Mechanism};
+use crate::store::Store;
+
+/// Keys after their rounds, by key and salt.
+type Salted = HashMap<(String, Vec<u8>), Vec<u8>>;
 
 /// A running server.
 #[derive(Debug)]
@@ -35,74 +37,10 @@ pub struct Node {
     changes: watch::Sender<u64>,
     kicks: watch::Sender<u64>,
     numbers: AtomicI32,
-}
-
-/// What the lock guards.
-#[derive(Debug)]
-pub struct Core {
-    /// What a restart remembers.
-    pub store: Store,
-    /// This member's state.
-    pub state: State,
-    /// The newest term heard of.
-    pub term: i64,
-    /// This member's place in the configuration.
-    pub me: Option<usize>,
-    /// What is known of each member, in the configuration's order; one's own entry is unused.
-    pub views: Vec<View>,
-    /// Counts configurations installed: tasks of an older one end.
-    pub generation: u64,
-    /// PRIMARY and done with catching up.
-    pub writable: bool,
-    /// The primary, as far as known.
-    pub primary: Option<usize>,
-    /// What a majority has.
-    pub commit: Point,
-    /// What a majority had when the configuration was installed: it must have it under the new one too.
-    pub floor: OpTime,
-    /// The newest cluster time heard of.
-    pub clock: Timestamp,
-    /// `topologyVersion.counter`.
-    pub topology: i64,
-    /// When to stand for election.
-    pub election_at: Option<Instant>,
-    /// When to take over from a primary of lower priority.
-    pub takeover_at: Option<Instant>,
-    /// Until when not to stand: frozen or stepped down.
-    pub resting_until: Option<Instant>,
-    /// An election of one's own is under way.
-    pub electing: bool,
-    /// A configuration is being changed.
-    pub reconfiguring: bool,
-    /// A step-down waits for the others: writes wait too.
-    pub stepping_down: bool,
-    /// Until when a terminating member answers.
-    pub quiescing: Option<Instant>,
-    /// When and as which term's primary it was elected.
-    pub elected: Option<Elected>,
-    /// `electionCandidateMetrics`.
-    pub candidacy: Option<Document>,
-    /// `electionParticipantMetrics`.
-    pub participation: Option<Document>,
-    /// Whom it copies from.
-    pub source: Option<usize>,
-    /// Why it copies from nobody.
-    pub source_message: &'static str,
-    /// When initial sync began.
-    pub syncing_since: Option<Instant>,
-    /// Counts rollbacks.
-    pub rollbacks: i32,
-}
-
-/// An election won.
-#[derive(Clone, Copy, Debug)]
-pub struct Elected {
-    /// When.
-    pub at: Instant,
-    /// The same in the oplog's time.
-    pub time: Timestamp,
-    /// `electionId`.
-    pub id: ObjectId,
+    /// What the keys of this set look like to who logs in here, by mechanism: made once, as its rounds take a while.
+    keys: [OnceLock<Vec<Credential>>; 2],
+    /// The same for logins elsewhere, by key and salt.
+    salted: Mutex<Salted>,
 }
 
 // === impl Node ===
@@ -110,44 +48,17 @@ pub struct Elected {
 impl Node {
     /// A member that has read its data directory and looked for itself in the configuration there.
     pub fn new(options: Settled, store: Store) -> Self {
-        let term = store.vote.term.max(store.last().term).max(0);
-        let core = Core {
-            term,
-            clock: store.last().timestamp(),
-            store,
-            state: State::Startup,
-            me: None,
-            views: Vec::new(),
-            generation: 0,
-            writable: false,
-            primary: None,
-            commit: Point::NULL,
-            floor: OpTime::NULL,
-            topology: 0,
-            election_at: None,
-            takeover_at: None,
-            resting_until: None,
-            electing: false,
-            reconfiguring: false,
-            stepping_down: false,
-            quiescing: None,
-            elected: None,
-            candidacy: None,
-            participation: None,
-            source: None,
-            source_message: "",
-            syncing_since: None,
-            rollbacks: 1,
-        };
         Self {
             options,
             instance: ObjectId::new(),
             process: ObjectId::new(),
             started: Instant::now(),
-            core: Mutex::new(core),
+            core: Mutex::new(Core::new(store)),
             changes: watch::Sender::new(0),
             kicks: watch::Sender::new(0),
             numbers: AtomicI32::new(0),
+            keys: Default::default(),
+            salted: Mutex::default(),
         }
     }
 
@@ -198,298 +109,26 @@ impl Node {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// The keys, as credentials of `__system`.
+    pub fn keys(&self, mechanism: Mechanism) -> Vec<Credential> {
+        let [sha1, sha256] = &self.keys;
+        let made = if mechanism == Mechanism::Sha1 { sha1 } else { sha256 };
+        let make = || {
+            let salt = scram::random(28);
+            self.options.keys.iter().map(|key| Credential::new(mechanism, SYSTEM, key, Some(salt.clone()))).collect()
+        };
+        made.get_or_init(make).clone()
+    }
+
+    /// A key after the rounds that another member asks for.
+    pub fn salted(&self, key: &str, salt: &[u8], rounds: u32) -> Vec<u8> {
+        let known = (key.to_owned(), salt.to_vec());
+        let mut salted = self.salted.lock().unwrap_or_else(PoisonError::into_inner);
+        salted.entry(known).or_insert_with(|| scram::Client::salted(SYSTEM, key, salt, rounds)).clone()
+    }
+
     /// `topologyVersion` of a counter.
     pub fn topology_version(&self, counter: i64) -> Document {
         doc! { "processId": self.process, "counter": counter }
     }
-}
-
-// === impl Core ===
-
-impl Core {
-    /// The configuration, when there is one.
-    pub fn config(&self) -> Option<&Config> {
-        self.store.config.as_ref()
-    }
-
-    /// The configuration and this member's place in it.
-    pub fn seat(&self) -> Option<(&Config, usize)> {
-        Some((self.config()?, self.me?))
-    }
-
-    /// Accepts writes.
-    pub fn is_writable(&self) -> bool {
-        self.state == State::Primary && self.writable
-    }
-
-    /// How far the data goes: nowhere until initial sync is over.
-    pub fn applied(&self) -> Point {
-        if !self.store.synced {
-            return Point::NULL;
-        }
-        self.store.oplog.last().map_or(Point::NULL, |entry| Point { at: entry.at, wall: entry.wall })
-    }
-
-    /// How far a member's data goes, this one's included.
-    pub fn applied_of(&self, index: usize) -> OpTime {
-        if self.me == Some(index) { self.applied().at } else { self.views.get(index).map_or(OpTime::NULL, |view| view.applied.at) }
-    }
-
-    /// Clients have to look again.
-    pub fn topology_changed(&mut self) {
-        self.topology += 1;
-    }
-
-    /// Changes the state.
-    pub fn enter(&mut self, state: State) {
-        if self.state != state {
-            tracing::info!(from = self.state.name(), to = state.name(), term = self.term, "member state");
-            self.state = state;
-            self.topology_changed();
-        }
-    }
-
-    /// Learns who is primary.
-    pub fn follow(&mut self, primary: Option<usize>) {
-        if self.primary != primary {
-            self.primary = primary;
-            self.topology_changed();
-        }
-    }
-
-    /// Learns a cluster time.
-    pub fn advance_clock(&mut self, time: Timestamp) {
-        if (time.time, time.increment) > (self.clock.time, self.clock.increment) {
-            self.clock = time;
-        }
-    }
-
-    /// Learns a term; a newer one ends a primary.
-    pub fn see_term(&mut self, term: i64) -> bool {
-        if term <= self.term {
-            return false;
-        }
-        self.term = term;
-        if self.state == State::Primary {
-            self.step_down("a newer term");
-        }
-        self.follow(None);
-        true
-    }
-
-    /// PRIMARY no more.
-    pub fn step_down(&mut self, reason: &str) {
-        if self.state == State::Primary {
-            tracing::info!(reason, term = self.term, "stepping down");
-            self.writable = false;
-            self.stepping_down = false;
-            self.elected = None;
-            self.candidacy = None;
-            self.enter(State::Secondary);
-            self.follow(None);
-            self.await_election();
-        }
-    }
-
-    /// A primary was heard of, or there is none yet: wait a whole timeout from now, and a little of one's own.
-    pub fn await_election(&mut self) {
-        let Some((config, me)) = self.seat() else {
-            self.election_at = None;
-            return;
-        };
-        // Alone there is nobody to wait for.
-        let alone = config.voters().count() == 1 && config.members.get(me).is_some_and(crate::config::Member::votes);
-        let wait = if alone { Duration::ZERO } else { config.election_timeout() };
-        self.election_at = Some(Instant::now() + wait + jitter(wait));
-    }
-
-    /// May it stand for election?
-    pub fn unelectable(&self, now: Instant) -> Option<&'static str> {
-        let Some((config, me)) = self.seat() else { return Some("not in the configuration") };
-        let standing = Standing {
-            config,
-            me,
-            secondary: self.state == State::Secondary,
-            last_applied: self.applied().at,
-            visible: config.voters().filter(|(index, _)| *index == me || self.views.get(*index).is_some_and(View::is_up)).count(),
-            resting: self.resting_until.is_some_and(|until| now < until),
-        };
-        standing.unelectable()
-    }
-
-    /// The place of the next entry of the oplog.
-    pub fn next_optime(&self, count: u32) -> OpTime {
-        let last = self.store.last().time.max((self.clock.time, self.clock.increment));
-        let now = seconds_now();
-        let time = if now > last.0 { (now, 1 + count) } else { (last.0, last.1 + 1 + count) };
-        OpTime { term: self.term, time }
-    }
-
-    /// Writes to the oplog as primary; answers the last place.
-    pub fn write(&mut self, ops: Vec<Document>) -> OpTime {
-        let first = self.next_optime(0);
-        let entries: Vec<Entry> = ops
-            .into_iter()
-            .zip(0..)
-            .map(|(op, offset)| Entry::new(OpTime { time: (first.time.0, first.time.1 + offset), ..first }, op))
-            .collect();
-        self.extend(entries);
-        self.store.last()
-    }
-
-    /// Appends entries of whoever wrote them.
-    pub fn extend(&mut self, entries: Vec<Entry>) {
-        self.store.append(entries);
-        self.advance_clock(self.store.last().timestamp());
-        self.advance_commit();
-    }
-
-    /// A primary counts who has what: an entry of its own term that a majority has is committed, and all before it.
-    pub fn advance_commit(&mut self) {
-        if self.state != State::Primary {
-            return;
-        }
-        let Some(config) = self.config() else { return };
-        let points = config.voters().filter(|(_, member)| !member.arbiter).map(|(index, _)| self.applied_of(index)).collect();
-        let reached = vote::reached_by(config.write_majority(), points);
-        // Rounds down to one's own history: another member's entry that is not here is not ours to call committed.
-        let own = reached.min(self.applied().at);
-        if own.term == self.term && own > self.commit.at && self.store.find(own).is_some() {
-            self.commit = Point { at: own, wall: self.store.wall(own) };
-            self.advance_clock(own.timestamp());
-        }
-    }
-
-    /// A secondary hears what is committed; it knows no more than it has. By heartbeat only within one term: what it has of an
-    /// older one may be its own alone, and only its source, whose history it shares, can tell.
-    pub fn hear_commit(&mut self, at: OpTime, from_source: bool) {
-        if !from_source && self.store.last().term != at.term {
-            return;
-        }
-        let known = at.min(self.store.last());
-        if known > self.commit.at && self.store.find(known).is_some() {
-            self.commit = Point { at: known, wall: self.store.wall(known) };
-        }
-    }
-
-    /// Does a majority run the configuration, and has it what was committed under the one before?
-    pub fn config_is_committed(&self, with_oplog: bool) -> bool {
-        let Some((config, me)) = self.seat() else { return false };
-        let installed = (config.version, config.term);
-        let runs = |index: usize| index == me || self.views.get(index).is_some_and(|view| view.config == installed);
-        let running = config.voters().filter(|(index, _)| runs(*index)).count();
-        let data = config.voters().filter(|(_, member)| !member.arbiter);
-        let having = data.filter(|(index, _)| self.applied_of(*index) >= self.floor).count();
-        let current = self.commit.at.term == self.term;
-        running >= config.majority() && (!with_oplog || (current && having >= config.write_majority()))
-    }
-
-    /// Installs a configuration in which this member is `me`.
-    pub fn install(&mut self, config: Config, me: Option<usize>) {
-        tracing::info!(config = config.name(), members = config.members.len(), ?me, "configuration installed");
-        let mut known: Vec<View> = std::mem::take(&mut self.views);
-        let view = |host: &str| known.iter().position(|view| view.host == host);
-        let order: Vec<Option<usize>> = config.members.iter().map(|member| view(&member.host)).collect();
-        self.views = order
-            .into_iter()
-            .zip(&config.members)
-            .map(|(found, member)| match found.and_then(|index| known.get_mut(index)) {
-                Some(view) => std::mem::replace(view, View::new("")),
-                None => View::new(&member.host),
-            })
-            .collect();
-        let followed = self.primary_id();
-        let arbiter = me.and_then(|me| config.members.get(me)).is_some_and(|member| member.arbiter);
-        let electable = me.and_then(|me| config.members.get(me)).is_some_and(crate::config::Member::is_electable);
-        self.primary = followed.and_then(|id| config.index_of(id));
-        self.floor = self.commit.at;
-        self.me = me;
-        self.source = None;
-        self.generation += 1;
-        self.store.save_config(config);
-        self.topology_changed();
-        if self.state == State::Primary {
-            if me.is_none() || !electable {
-                self.step_down("not electable in the new configuration");
-            } else {
-                self.follow(me);
-            }
-        }
-        match (me, self.state) {
-            (None, _) => {
-                self.primary = None;
-                self.enter(State::Removed);
-            }
-            (Some(_), _) if arbiter => self.enter(State::Arbiter),
-            (Some(_), State::Startup | State::Removed | State::Arbiter) => {
-                self.enter(if self.store.synced { State::Secondary } else { State::Startup2 });
-            }
-            _ => {}
-        }
-        if self.state != State::Primary {
-            self.await_election();
-        }
-        self.advance_commit();
-    }
-
-    fn primary_id(&self) -> Option<i32> {
-        Some(self.config()?.members.get(self.primary?)?.id)
-    }
-
-    /// Copying is a member of the set's business: everything else is refused with this.
-    pub fn not_a_member(&self) -> Failure {
-        match self.config() {
-            None => Failure::new(Code::NotYetInitialized, "no replset config has been received"),
-            Some(_) => Failure::new(Code::InvalidReplicaSetConfig, "Our replica set config is invalid or we are not a member of it"),
-        }
-    }
-
-    /// This process was elected.
-    pub fn win(&mut self, reason: &str, needed: usize) {
-        let time = self.next_optime(0);
-        let applied = self.applied().at;
-        let me = self.me;
-        let config = self.config().cloned();
-        let priority = self.seat().and_then(|(config, me)| config.members.get(me)).map_or(0.0, crate::config::Member::priority);
-        self.candidacy = Some(doc! {
-            "lastElectionReason": reason,
-            "lastElectionDate": DateTime::now(),
-            "electionTerm": self.term,
-            "lastCommittedOpTimeAtElection": self.commit.at.document(),
-            "lastSeenOpTimeAtElection": applied.document(),
-            "numVotesNeeded": i32::try_from(needed).unwrap_or_default(),
-            "priorityAtElection": priority,
-            "electionTimeoutMillis": config.map_or(0, |config| config.settings.election_timeout),
-        });
-        self.elected = Some(Elected { at: Instant::now(), time: timestamp(time.time), id: election_id(self.term) });
-        self.advance_clock(timestamp(time.time));
-        self.writable = false;
-        self.election_at = None;
-        self.takeover_at = None;
-        self.source = None;
-        self.enter(State::Primary);
-        self.follow(me);
-    }
-}
-
-/// `7fffffff` and the term: later primaries have larger ones.
-fn election_id(term: i64) -> ObjectId {
-    let mut bytes = [0; 12];
-    let (head, tail) = bytes.split_at_mut(4);
-    head.copy_from_slice(&[0x7f, 0xff, 0xff, 0xff]);
-    tail.copy_from_slice(&term.to_be_bytes());
-    ObjectId::from_bytes(bytes)
-}
-
-/// Up to 15 % more, so that not all stand at once.
-fn jitter(wait: Duration) -> Duration {
-    let byte = scram::random(1).first().copied().unwrap_or_default();
-    wait * u32::from(byte) * 15 / 25_600
-}
-
-/// Seconds since the epoch, as the oplog counts.
-#[allow(clippy::disallowed_methods, reason = "the rim: an oplog entry has the time of its writing")]
-fn seconds_now() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    since.try_into().unwrap_or(u32::MAX)
 }

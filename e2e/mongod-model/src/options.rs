@@ -1,7 +1,8 @@
 //! The command line and `mongod.conf`: mongod's names for what the model knows.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -55,6 +56,15 @@ pub struct Options {
     /// `name=value`; `shutdownTimeoutMillisForSignaledShutdown` is known.
     #[arg(long = "setParameter")]
     set_parameter: Vec<String>,
+    /// Taken, and without effect here.
+    #[arg(long = "oplogSize")]
+    _oplog_size: Option<u64>,
+    /// Taken, and without effect here.
+    #[arg(long = "wiredTigerCacheSizeGB")]
+    _cache_size: Option<f64>,
+    /// Taken, and without effect here.
+    #[arg(long = "quiet")]
+    _quiet: bool,
     /// Which mongod to play. The model's own, like nothing of the above.
     #[arg(long = "modelVersion", env = "MONGOD_MODEL_VERSION", default_value = "5.0.7")]
     model_version: Version,
@@ -182,10 +192,11 @@ impl Options {
         let prefix = prefix.or(file.net.unix_domain_socket.enabled.then(|| PathBuf::from("/tmp")));
         let keys = match self.key_file.or(file.security.key_file) {
             None => Vec::new(),
+            Some(path) if is_open_to_others(&path) => bail!("permissions on {} are too open", path.display()),
             Some(path) => keys(&fs::read_to_string(&path).with_context(|| format!("error opening file: {}", path.display()))?)?,
         };
         let parameter = |name: &str| {
-            let flag = self.set_parameter.iter().rev().find_map(|given| given.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
+            let flag = self.set_parameter.iter().find_map(|given| given.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
             flag.or_else(|| file.set_parameter.get(name).and_then(|value| value.as_u64().map(|number| number.to_string())))
         };
         let shutdown = parameter("shutdownTimeoutMillisForSignaledShutdown").map(|text| text.parse()).transpose()?;
@@ -207,6 +218,11 @@ impl Options {
             argv: std::env::args().collect(),
         })
     }
+}
+
+/// mongod reads no secret that its group or everybody can read too.
+fn is_open_to_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
 /// A key file: one key, or a YAML list of up to two. White space within a key does not count.

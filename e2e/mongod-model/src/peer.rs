@@ -133,7 +133,7 @@ async fn log_in_with(node: &Node, stream: &mut Stream, key: &str) -> Result<(), 
     start.insert("$db", "local");
     let reply = wire::call(stream, node.number(), &start).await.map_err(lost)?;
     refused(&reply)?;
-    let Some(mut proof) = client.prove(&reply, SYSTEM, key) else {
+    let Some(mut proof) = client.prove(&reply, |salt, rounds| node.salted(key, salt, rounds)) else {
         return Err(Failure::new(Code::AuthenticationFailed, "Authentication failed."));
     };
     proof.insert("$db", "local");

@@ -184,14 +184,19 @@ impl Client {
         (Self { bare, nonce }, command)
     }
 
-    /// `saslContinue` with the proof.
-    pub fn prove(self, reply: &Document, user: &str, password: &str) -> Option<Document> {
+    /// The many rounds over a password: the same for as long as the server's salt is.
+    pub fn salted(user: &str, password: &str, salt: &[u8], rounds: u32) -> Vec<u8> {
+        Self::MECHANISM.salted(user, password, salt, rounds)
+    }
+
+    /// `saslContinue` with the proof; `salted` answers, or remembers, the rounds over the password.
+    pub fn prove(self, reply: &Document, salted: impl FnOnce(&[u8], u32) -> Vec<u8>) -> Option<Document> {
         let server = std::str::from_utf8(reply.get_binary_generic("payload").ok()?).ok()?;
         let (nonce, salt) = (attribute(server, "r=")?, decode(attribute(server, "s=")?)?);
         if !nonce.starts_with(&self.nonce) {
             return None;
         }
-        let salted = Self::MECHANISM.salted(user, password, &salt, attribute(server, "i=")?.parse().ok()?);
+        let salted = salted(&salt, attribute(server, "i=")?.parse().ok()?);
         let key = Self::MECHANISM.hmac(&salted, b"Client Key");
         let last = format!("c=biws,r={nonce}");
         let message = format!("{},{server},{last}", self.bare);
@@ -239,7 +244,8 @@ mod tests {
         let salt = Some(vec![7; 28]);
         let credentials = keys.iter().map(|key| Credential::new(Mechanism::Sha256, "u", key, salt.clone())).collect();
         let (exchange, answer) = Exchange::open(Mechanism::Sha256, credentials, first).expect("opens");
-        let last = client.prove(&doc! { "payload": payload(answer) }, "u", password).expect("proves");
+        let last =
+            client.prove(&doc! { "payload": payload(answer) }, |salt, rounds| Client::salted("u", password, salt, rounds)).expect("proves");
         exchange.close(last.get_binary_generic("payload").expect("a payload")).is_some()
     }
 

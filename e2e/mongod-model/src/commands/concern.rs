@@ -91,7 +91,9 @@ impl Concern {
 
     fn outcome(&self, core: &Core, at: OpTime, term: i64) -> Option<Result<(), Failure>> {
         let Some((config, _)) = core.seat() else { return Some(Ok(())) };
-        let kept = core.store.last() < at || core.store.find(at).is_some();
+        // What was rolled back here is no longer anywhere, however far others are.
+        let kept = core.store.find(at).is_some();
+        let left = core.term != term || core.state != State::Primary;
         let reached = match self.wanted {
             Wanted::Majority => kept && core.commit.at >= at,
             Wanted::Members(wanted) => {
@@ -100,14 +102,13 @@ impl Concern {
                     let text = "Not enough data-bearing nodes";
                     return Some(Err(Failure::new(Code::UnsatisfiableWriteConcern, text)));
                 }
-                (0..config.members.len()).filter(|index| core.applied_of(*index) >= at).count() >= wanted
+                !left && (0..config.members.len()).filter(|index| core.applied_of(*index) >= at).count() >= wanted
             }
         };
         if reached {
             return Some(Ok(()));
         }
         // Nobody acknowledges what the next primary may undo.
-        let left = core.term != term || core.state != State::Primary;
         left.then(|| Err(Failure::new(Code::PrimarySteppedDown, "Primary stepped down while waiting for replication")))
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::{Code, Failure, Reply};
 use crate::node::Node;
 use crate::peer::SYSTEM;
 use crate::roles::Role;
-use crate::scram::{Credential, Exchange, Mechanism, payload, random};
+use crate::scram::{Credential, Exchange, Mechanism, payload};
 use crate::server::Connection;
 use crate::store::data::USERS;
 
@@ -62,9 +62,7 @@ fn bytes(body: &Document) -> Result<Vec<u8>, Failure> {
 
 fn credentials(node: &Node, mechanism: Mechanism, user: &str, database: &str) -> Option<Vec<Credential>> {
     if (user, database) == (SYSTEM, "local") {
-        let salt = random(28);
-        let keys = node.options.keys.iter().map(|key| Credential::new(mechanism, user, key, Some(salt.clone())));
-        return Some(keys.collect());
+        return Some(node.keys(mechanism));
     }
     node.read(|core| {
         let stored = core.store.data.get(USERS, &Bson::String(format!("{database}.{user}")))?;

@@ -9,7 +9,6 @@ use crate::config::{Config, Member};
 use crate::failure::{Code, Failure, Reply};
 use crate::member::{State, View};
 use crate::node::{Core, Node};
-use crate::optime::OpTime;
 
 /// The whole status.
 pub fn status(node: &Arc<Node>) -> Reply {
@@ -115,7 +114,7 @@ fn other(config: &Config, member: &Member, view: &View) -> Document {
         "uptime": if view.is_up() { seconds(view.up_since) } else { 0 },
     };
     if !member.arbiter {
-        let applied: OpTime = view.applied.at;
+        let applied = view.heard();
         shown.extend(doc! {
             "optime": applied.document(), "optimeDurable": applied.document(),
             "optimeDate": applied.date(), "optimeDurableDate": applied.date(),

@@ -3,7 +3,7 @@
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
 
-use crate::server::{Set, is_ok, run, single, until};
+use crate::server::{Server, Set, is_ok, run, single, until};
 
 #[tokio::test]
 async fn documents_are_written_found_changed_and_removed() {
@@ -140,6 +140,25 @@ async fn a_restart_remembers_the_configuration_and_the_term() {
     assert_eq!(after.get_array("members").ok(), before.get_array("members").ok());
     assert_eq!(after.get_i32("version").ok(), before.get_i32("version").ok());
     assert!(after.get_i64("term").ok() > before.get_i64("term").ok(), "a new term: {after}");
+}
+
+#[tokio::test]
+async fn a_member_that_does_not_find_itself_is_out_until_it_does() {
+    let mut set = Set::of(3).await;
+    let known = set.servers[2].port;
+    set.servers[2].kill();
+    // Another port is another member: as good as a name that does not resolve yet.
+    let spare = Server::start(&[]);
+    set.servers[2].port = spare.port;
+    drop(spare);
+    set.servers[2].restart();
+    let (code, text) = set.servers[2].fail(doc! { "replSetGetStatus": 1 }).await;
+    assert_eq!((code, text.as_str()), (93, "Our replica set config is invalid or we are not a member of it"));
+    assert!(set.servers[2].hello().contains_key("isreplicaset"));
+    set.servers[2].kill();
+    set.servers[2].port = known;
+    set.servers[2].restart();
+    until("it has its place again", || set.servers[2].state() == 2).await;
 }
 
 #[tokio::test]

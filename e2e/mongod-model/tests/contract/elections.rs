@@ -3,7 +3,7 @@
 use mongodb::bson::{Document, doc};
 use mongodb::options::{Acknowledgment, WriteConcern};
 
-use crate::server::{Set, attempt, quick, until};
+use crate::server::{Server, Set, attempt, is_ok, quick, until};
 
 fn by_majority() -> WriteConcern {
     WriteConcern::majority()
@@ -112,6 +112,46 @@ async fn a_member_with_less_data_is_not_elected() {
     set.servers[0].thaw();
     until("the frozen one steps down", || set.servers[0].state() == 2).await;
     set.servers[0].kill();
+}
+
+#[tokio::test]
+async fn histories_that_parted_become_one_again() {
+    // 0 has a write of the first term that nobody has, 1 one of the second, and both return as members with something to undo.
+    let settings = doc! { "heartbeatIntervalMillis": 200, "electionTimeoutMillis": 3_600_000, "catchUpTakeoverDelayMillis": 1000 };
+    let mut set = Set::with_settings(vec![Document::new(); 3], settings).await;
+    let write = |set: &Set, index: usize, id: &str| {
+        let mut command = insert(id, doc! { "w": 1 });
+        command.insert("$db", "test");
+        let reply = set.servers[index].raw().run(&command);
+        assert!(is_ok(&reply) && reply.get_i32("n").is_ok_and(|n| n == 1), "{reply}");
+    };
+    set.servers[1].kill();
+    set.servers[2].kill();
+    write(&set, 0, "first");
+    set.servers[0].kill();
+    set.servers[1].restart();
+    set.servers[2].restart();
+    until("1 is elected by 2", || {
+        set.servers[1].raw().run(&doc! { "replSetStepUp": 1, "$db": "admin" });
+        set.servers[1].is_writable()
+    })
+    .await;
+    set.servers[2].kill();
+    write(&set, 1, "second");
+    set.servers[1].kill();
+    set.servers[0].restart();
+    set.servers[2].restart();
+    until("somebody writes", || {
+        set.servers[0].raw().run(&doc! { "replSetStepUp": 1, "$db": "admin" });
+        [0, 2].into_iter().any(|index| set.servers[index].is_writable()) || set.servers[0].state() == 1
+    })
+    .await;
+    set.servers[1].restart();
+    until("all have one history", || {
+        let documents: Vec<_> = set.servers.iter().map(Server::documents).collect();
+        set.primary().is_some() && documents.iter().all(|own| *own == documents[0])
+    })
+    .await;
 }
 
 #[tokio::test]

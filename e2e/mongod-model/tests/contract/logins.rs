@@ -150,6 +150,16 @@ async fn the_key_is_a_login_of_its_own_and_members_need_the_same() {
 }
 
 #[tokio::test]
+async fn a_key_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let keys = Keys::new("open");
+    let key = keys.file("key", "secretkey1");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("permissions");
+    let output = Server::refused(&["--replSet", "rs0", "--keyFile", &key]);
+    assert!(output.contains("are too open"), "{output}");
+}
+
+#[tokio::test]
 async fn a_key_file_with_two_keys_lets_both_in() {
     let keys = Keys::new("rotation");
     let server = guarded(&keys.file("both", "- oldsecret1\n- newsecret2\n")).await;

@@ -89,7 +89,6 @@ async fn a_terminated_primary_hands_over_and_ends_well() {
 
 #[tokio::test]
 async fn a_terminating_member_says_that_it_goes() {
-    // The last of the parameters counts, with mongod too.
     let parameter = ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=5000"];
     let set = Set::start(vec![Document::new(); 2], quick(), &parameter).await;
     let given = set.servers[1].run(doc! { "getParameter": 1, "shutdownTimeoutMillisForSignaledShutdown": 1 }).await;

@@ -1,5 +1,6 @@
 //! A mongod process on loopback in a directory of its own, and sets of them.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,13 +27,24 @@ fn mongod() -> String {
     std::env::var("MONGOD").unwrap_or_else(|_| env!("CARGO_BIN_EXE_mongod-model").to_owned())
 }
 
-/// A port nobody has, below those that the kernel gives to connections: a server that restarts finds it free again.
-fn free_port() -> u16 {
-    loop {
-        let number = 20_000 + (std::process::id() * 97 + PORTS.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        let port = u16::try_from(number).expect("a port");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+/// A port nobody has, held for as long as the test needs it, restarts included. Below those that the kernel gives to connections; a
+/// locked file keeps other runs of the suite off it.
+struct Port {
+    number: u16,
+    _held: File,
+}
+
+impl Port {
+    fn take() -> Self {
+        let locks = std::env::temp_dir().join("mongod-contract-ports");
+        std::fs::create_dir_all(&locks).expect("a directory");
+        loop {
+            let number = 20_000 + (std::process::id() * 97 + PORTS.fetch_add(1, Ordering::Relaxed)) % 12_000;
+            let number = u16::try_from(number).expect("a port");
+            let held = File::create(locks.join(number.to_string())).expect("a lock");
+            if held.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok() {
+                return Self { number, _held: held };
+            }
         }
     }
 }
@@ -49,6 +61,8 @@ pub struct Server {
     arguments: Vec<String>,
     process: Option<Child>,
     frozen: bool,
+    #[expect(dead_code, reason = "kept from others until the test ends")]
+    held: Port,
     version: Option<String>,
 }
 
@@ -74,8 +88,10 @@ impl Server {
         let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("mongod-contract-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a data directory");
+        let port = Port::take();
         let mut server = Self {
-            port: free_port(),
+            port: port.number,
+            held: port,
             directory,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             process: None,
@@ -86,13 +102,31 @@ impl Server {
         server
     }
 
+    /// A server that does not start with these arguments: all that it says.
+    pub fn refused(arguments: &[&str]) -> String {
+        let (port, spare) = (Port::take(), std::env::temp_dir().join(format!("mongod-contract-refused-{}", std::process::id())));
+        std::fs::create_dir_all(&spare).expect("a directory");
+        let mut command = Command::new(mongod());
+        command.args(["--port", &port.number.to_string()]).args(arguments);
+        if !arguments.contains(&"--dbpath") {
+            command.arg("--dbpath").arg(&spare);
+        }
+        let output = command.output().expect("started");
+        assert!(!output.status.success());
+        drop(std::fs::remove_dir_all(&spare));
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
     /// Starts it again in its directory, and waits until it listens.
     pub fn restart(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.directory.join("log")).expect("a log");
+        let log = File::options().create(true).append(true).open(self.directory.join("log")).expect("a log");
         let mut command = Command::new(mongod());
         command.args(["--port", &self.port.to_string(), "--bind_ip", "127.0.0.1", "--dbpath"]).arg(&self.directory);
-        // Nobody waits for a test's server: fifteen seconds are the default.
-        command.args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]).args(&self.arguments);
+        if !self.arguments.iter().any(|argument| argument == "--setParameter") {
+            // Nobody waits for a test's server: fifteen seconds are the default.
+            command.args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]);
+        }
+        command.args(&self.arguments);
         command.envs(self.version.iter().map(|version| ("MONGOD_MODEL_VERSION", version)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.process = Some(command.spawn().expect("mongod starts"));

@@ -18,7 +18,7 @@ fn directory(name: &str) -> std::path::PathBuf {
 #[tokio::test]
 async fn a_configuration_file_says_what_flags_say() {
     let directory = directory("file");
-    let text = "replication:\n  replSetName: rs0\nsetParameter:\n  shutdownTimeoutMillisForSignaledShutdown: 100\n";
+    let text = "replication:\n  replSetName: rs0\nprocessManagement:\n  fork: false\n";
     let path = file(&directory, "mongod.conf", text);
     let server = Server::standalone(&["--config", &path]);
     assert!(server.hello().contains_key("isreplicaset"), "it has a set's name");
@@ -99,8 +99,6 @@ async fn from_7_0_the_feature_version_is_changed_with_a_confirmation() {
 #[tokio::test]
 async fn a_data_directory_has_one_server() {
     let server = Server::start(&[]);
-    let path = server.directory.display().to_string();
-    let binary = std::env::var("MONGOD").unwrap_or_else(|_| env!("CARGO_BIN_EXE_mongod-model").to_owned());
-    let second = std::process::Command::new(binary).args(["--port", "1", "--dbpath", &path]).output().expect("started");
-    assert!(!second.status.success());
+    let output = Server::refused(&["--dbpath", &server.directory.display().to_string()]);
+    assert!(output.contains("DBPathInUse") || output.contains("another mongod"), "{output}");
 }

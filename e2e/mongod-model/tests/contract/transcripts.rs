@@ -108,11 +108,27 @@ impl Scene {
 
     /// The state in which one member sees another.
     fn sees(&self, port: u16, other: u16) -> i32 {
+        self.shown(port, other).and_then(|member| member.get_i32("state").ok()).unwrap_or(-1)
+    }
+
+    /// What the status of one member says of another.
+    fn shown(&self, port: u16, other: u16) -> Option<Document> {
         let name = self.servers[&other].host();
         let status = self.servers[&port].raw().run(&doc! { "replSetGetStatus": 1, "$db": "admin" });
         let members = status.get_array("members").cloned().unwrap_or_default();
-        let found = members.iter().filter_map(Bson::as_document).find(|member| member.get_str("name").is_ok_and(|own| own == name));
-        found.and_then(|member| member.get_i32("state").ok()).unwrap_or(-1)
+        members.iter().filter_map(Bson::as_document).find(|member| member.get_str("name").is_ok_and(|own| own == name)).cloned()
+    }
+
+    /// How far one member sees another.
+    fn optime(&self, port: u16, other: u16) -> Option<Document> {
+        self.shown(port, other)?.get_document("optime").ok().cloned()
+    }
+
+    /// The version and term of the configuration that a member has.
+    fn installed(&self, port: u16) -> Option<(i32, i64)> {
+        let reply = self.servers[&port].raw().run(&doc! { "replSetGetConfig": 1, "$db": "admin" });
+        let config = reply.get_document("config").ok()?;
+        Some((config.get_i32("version").ok()?, config.get_i64("term").ok()?))
     }
 
     fn voters(&self, port: u16) -> i32 {
@@ -390,8 +406,15 @@ async fn changing_roles_answer_as_the_real_ones() {
     scene.initiate().await;
     play(scene, async |scene: &mut Scene, note: &str, _| match note {
         "seconds from stepdown to a new primary" => until("28002 is primary", || scene.servers[&28002].is_writable()).await,
+        // Whom a primary hands over to is who has everything: chance, unless both have.
+        "stepdown with caught-up secondaries" => {
+            until("28001 sees that 28002 has everything", || scene.optime(28001, 28001) == scene.optime(28001, 28002)).await;
+        }
         note if note.starts_with("directed switchover") => {
-            until("28003 has its vote", || !scene.servers[&28003].hello().contains_key("passive") && scene.voters(28002) == 3).await;
+            until("28003 has its vote and the new primary's configuration", || {
+                scene.voters(28002) == 3 && scene.installed(28003) == scene.installed(28002)
+            })
+            .await;
         }
         "seconds to primary" => until("28003 is primary", || scene.servers[&28003].is_writable()).await,
         "seconds from kill -9 of the primary to a new one, defaults" => {
