@@ -6,6 +6,7 @@ pub mod annotations;
 pub mod conditions;
 pub mod decisions;
 pub mod mysql;
+pub mod shared;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

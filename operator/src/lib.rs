@@ -1,10 +1,15 @@
 //! WHAT DECIDES: custom resources in, Kubernetes objects and orders to sidecars out.
 
+pub mod act;
 pub mod apply;
+pub mod build;
 pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod context;
+pub mod decision;
+pub mod desired;
+pub mod engine;
 pub mod events;
 pub mod explain;
 pub mod hidden;
@@ -12,6 +17,9 @@ pub mod lease;
 pub mod members;
 pub mod metrics;
 pub mod mysql;
+pub mod names;
+pub mod observe;
+pub mod observed;
 pub mod pauses;
 pub mod pki;
 pub mod quantity;
@@ -19,6 +27,7 @@ pub mod reconcile;
 pub mod run;
 pub mod secrets;
 pub mod server;
+pub mod status;
 pub mod telemetry;
 pub mod wake;
 pub mod watches;

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_claim_says_who_takes_over_from_whom() {
-        use crds::mysql::{Transition, TransitionKind};
+        use crds::shared::{Transition, TransitionKind};
         let claim = Claim {
             term: 4,
             primary: Some("shop-1".to_owned()),

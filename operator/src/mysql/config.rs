@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use ring::digest::{SHA256, digest};
 
 use super::option::line;
 use super::validate::Desired;
@@ -41,13 +40,6 @@ pub fn my_cnf(desired: &Desired) -> String {
     text
 }
 
-/// Name of the ConfigMap that holds `text`: another text is another object, so that a pod keeps what it was started with.
-#[must_use]
-pub fn map_name(cluster: &str, text: &str) -> String {
-    let hash: String = digest(&SHA256, text.as_bytes()).as_ref()[..5].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{cluster}-config-{hash}")
-}
-
 /// The memory that mysqld may count on.
 fn memory(resources: Option<&ResourceRequirements>) -> Option<u64> {
     let resources = resources?;
@@ -78,7 +70,7 @@ mod tests {
     use super::*;
     use crate::mysql::option;
     use crate::mysql::validate::validate;
-    use crds::mysql::OptionValue;
+    use crds::shared::OptionValue;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -194,12 +186,5 @@ mod tests {
     #[test]
     fn without_resources_mysql_keeps_its_own_default() {
         assert!(!my_cnf(&desired(json!({}))).contains("innodb_buffer_pool_size"));
-    }
-
-    #[test]
-    fn equal_text_has_one_name_and_another_text_another() {
-        assert_eq!(map_name("orders", "a"), map_name("orders", "a"));
-        assert_ne!(map_name("orders", "a"), map_name("orders", "b"));
-        assert!(map_name(&"a".repeat(40), "b").len() <= 63);
     }
 }
