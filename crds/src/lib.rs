@@ -5,6 +5,7 @@
 pub mod annotations;
 pub mod conditions;
 pub mod decisions;
+pub mod mongo;
 pub mod mysql;
 pub mod shared;
 
@@ -17,5 +18,5 @@ pub const GROUP: &str = "understudy.dev";
 /// Every custom resource definition: a new engine is one line here.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![mysql::MySQLCluster::crd()]
+    vec![mysql::MySQLCluster::crd(), mongo::MongoReplicaSet::crd()]
 }

@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::shared::{
-    self, HandoverRequest, OptionValue, PodOptions, PullPolicy, Services, Storage, Transition, Update, config_schema, default_replicas,
+    self, HandoverRequest, OptionValue, PodOptions, PullPolicy, Services, Storage, Transition, Update, config_schema, default_lag,
+    default_replicas,
 };
 
 /// A MySQL primary with replicas: GTID and semi-synchronous replication over TLS, members cloned from each other.
@@ -320,8 +321,4 @@ const OWNED_MESSAGE: &str = "config: this option is set by the operator (replica
 
 fn default_image() -> String {
     "mysql:8.4".to_owned()
-}
-
-fn default_lag() -> u32 {
-    30
 }

@@ -366,3 +366,7 @@ pub(crate) fn config_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sche
 pub(crate) fn default_replicas() -> u8 {
     3
 }
+
+pub(crate) fn default_lag() -> u32 {
+    30
+}

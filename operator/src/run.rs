@@ -24,6 +24,7 @@ use crate::events::Events;
 use crate::lease::{Candidate, Held, Lost};
 use crate::members::Members;
 use crate::metrics::Metrics;
+use crate::mongo::Mongo;
 use crate::mysql::MySql;
 use crate::pauses;
 use crate::reconcile::reconcile;
@@ -93,7 +94,7 @@ pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: wat
     let scopes = scopes(&options.namespaces);
     let mut found = false;
     for scope in &scopes {
-        found |= probe::<MySql>(&client, scope).await?;
+        found |= probe::<MySql>(&client, scope).await? | probe::<Mongo>(&client, scope).await?;
     }
     if !found {
         return Err(RunError::NoDefinition);
@@ -114,7 +115,7 @@ pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: wat
     let mut ready = Vec::new();
     for scope in &scopes {
         // One line an engine.
-        for Served { ready: watches, controller } in [start.engine::<MySql>(scope).await?] {
+        for Served { ready: watches, controller } in [start.engine::<MySql>(scope).await?, start.engine::<Mongo>(scope).await?] {
             ready.extend(watches);
             controllers.push(controller);
         }

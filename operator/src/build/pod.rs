@@ -64,11 +64,11 @@ fn install<E: Engine>(desired: &Desired<E>, image: &str) -> Container {
     }
 }
 
-/// The sidecar, in the database's image, so that it works with the very binaries that will serve. `arguments` are its engine's, `mounts`
+/// The sidecar, in the database's image, so that it works with the very binaries that will serve. `engine` is its subcommand, `mounts`
 /// what it needs beside the common ones.
 #[must_use]
-pub fn sidecar<E: Engine>(desired: &Desired<E>, arguments: &[&str], mounts: Vec<VolumeMount>) -> Container {
-    let command = [SIDECAR, E::LABEL, "--cluster", &desired.name, "--cluster-uid", &desired.uid];
+pub fn sidecar<E: Engine>(desired: &Desired<E>, engine: &str, arguments: &[&str], mounts: Vec<VolumeMount>) -> Container {
+    let command = [SIDECAR, engine, "--cluster", &desired.name, "--cluster-uid", &desired.uid];
     let own =
         [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace"), ("POD_IP", "status.podIP")].map(|(name, path)| EnvVar {
             name: name.to_owned(),

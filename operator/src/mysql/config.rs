@@ -3,11 +3,6 @@
 //! What Understudy owns is not here: the sidecar appends it (`sidecar/src/mysql/cnf.rs`), operated or standalone, after everything
 //! else, so that it wins. Nothing secret is ever in this text.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
 use super::option::line;
 use super::validate::Desired;
 use crate::quantity;
@@ -27,7 +22,7 @@ pub fn my_cnf(desired: &Desired) -> String {
         text.push('\n');
     };
     set("binlog_expire_logs_seconds", &BINLOG_SECONDS.to_string());
-    if let Some(memory) = memory(desired.resources.as_ref()) {
+    if let Some(memory) = quantity::memory(desired.resources.as_ref()) {
         let pool = pool(memory);
         // MySQL rounds the pool up to chunks × instances; said here, so that it cannot round up beyond the limit.
         set("innodb_buffer_pool_instances", &pool.instances.to_string());
@@ -38,13 +33,6 @@ pub fn my_cnf(desired: &Desired) -> String {
         set(name, value);
     }
     text
-}
-
-/// The memory that mysqld may count on.
-fn memory(resources: Option<&ResourceRequirements>) -> Option<u64> {
-    let resources = resources?;
-    let of = |list: &Option<BTreeMap<String, Quantity>>| list.as_ref().and_then(|list| quantity::units(list.get("memory")?));
-    of(&resources.limits).or_else(|| of(&resources.requests))
 }
 
 struct Pool {

@@ -10,7 +10,7 @@ use crate::names::{self, DATA};
 pub(super) fn spec(desired: &Desired, sidecar_image: &str, config: &str) -> PodSpec {
     let data = || vec![mount(DATA, "/var/lib/mysql", false)];
     let lag = desired.own.max_replica_lag_seconds.to_string();
-    let sidecar = pod::sidecar(desired, &["--max-replica-lag-seconds", &lag], data());
+    let sidecar = pod::sidecar(desired, "mysql", &["--max-replica-lag-seconds", &lag], data());
     let mysqld = pod::database(desired, &["mysqld", "--defaults-file=/understudy/run/my.cnf"], &greets(), data());
     pod::spec(desired, sidecar_image, config, sidecar, mysqld, vec![app(&desired.name)])
 }

@@ -3,6 +3,7 @@
 use super::handover::PATIENCE;
 use super::{Decision, SETTLING, State, Step, View};
 use crate::mysql::observed::PodSeen;
+use crate::rollout;
 
 /// What the roll-out needs next.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,10 +52,8 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
 }
 
 fn update(view: &View<'_>, primary: u32) -> Plan {
-    let outdated = outdated(view);
-    let replace = |ordinal: u32, pod: &PodSeen, why: &str| {
-        Plan::Replace(Step::ReplacePod { ordinal, uid: pod.uid.clone(), why: format!("{} {why}", view.desired.member_name(ordinal)) })
-    };
+    let outdated = rollout::outdated(view.desired, view.observed);
+    let replace = |ordinal: u32, pod: &PodSeen, why: &str| Plan::Replace(rollout::replace(view.desired, ordinal, pod, why));
     let Some((ordinal, pod)) = outdated.iter().rev().find(|(ordinal, _)| *ordinal != primary).or(outdated.first()) else {
         return Plan::Nothing;
     };
@@ -77,23 +76,10 @@ fn update(view: &View<'_>, primary: u32) -> Plan {
     Plan::HandOver { why: format!("{} gets the new revision", view.desired.member_name(primary)) }
 }
 
-/// Pods of an older revision that the operator may replace, by ordinal.
-fn outdated<'a>(view: &View<'a>) -> Vec<(u32, &'a PodSeen)> {
-    if !view.desired.automatic_update || !view.observed.stateful_set.as_ref().is_some_and(|set| set.current) {
-        return Vec::new();
-    }
-    let pods = view.observed.members.iter().filter_map(|(ordinal, member)| Some((*ordinal, member.pod.as_ref()?)));
-    pods.filter(|(ordinal, pod)| *ordinal >= view.desired.partition && pod.outdated && !pod.deleting).collect()
-}
-
-/// A pod that cannot run in its old revision. Replacing it harms nobody, whatever else goes on: so a mistake that is taken back heals
-/// at once, before the cluster's birth too.
+/// A pod that cannot run in its old revision.
 #[must_use]
 pub fn stuck(view: &View<'_>) -> Option<Step> {
-    let cannot_run = |ordinal: u32, pod: &PodSeen| !view.serves(ordinal) && (pod.trouble.is_some() || rejected(view, ordinal));
-    let (ordinal, pod) = outdated(view).into_iter().find(|(ordinal, pod)| cannot_run(*ordinal, pod))?;
-    let why = format!("{} cannot run in its old revision", view.desired.member_name(ordinal));
-    Some(Step::ReplacePod { ordinal, uid: pod.uid.clone(), why })
+    rollout::stuck(view.desired, view.observed, |ordinal, pod| !view.serves(ordinal) && (pod.trouble.is_some() || rejected(view, ordinal)))
 }
 
 /// Its configuration is refused by mysqld.
