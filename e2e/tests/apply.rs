@@ -137,7 +137,7 @@ async fn what_is_applied_is_kept_repaired_and_pruned_and_an_idle_pass_writes_not
 #[tokio::test]
 async fn an_idle_pass_writes_nothing_whatever_the_user_wrote() -> Result<()> {
     let stage = Stage::start().await?;
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/tests/build/everything.yaml"))?;
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/tests/build/mysql/everything.yaml"))?;
     let everything = validate(&serde_yaml::from_str(&text)?)?;
     stage.pass(&everything).await?;
     let before = stage.writes()?;

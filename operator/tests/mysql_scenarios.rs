@@ -1,4 +1,4 @@
-//! `decide`, one file a story: what was seen, what was claimed, what must be decided. A bug report becomes a file in `scenarios/`.
+//! `decide`, one file a story: what was seen, what was claimed, what must be decided. A bug report becomes a file in `scenarios/mysql/`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
@@ -292,7 +292,7 @@ fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
 
 #[test]
 fn every_scenario_is_decided_as_written() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/mysql");
     let mut played = 0;
     let mut failures = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
