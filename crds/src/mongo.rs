@@ -38,6 +38,7 @@ use crate::shared::{
     validation = shared::plain_name(),
     validation = shared::same_class(),
     validation = shared::no_smaller(),
+    validation = Rule::new("self.spec.tls == oldSelf.spec.tls || self.spec.tls == 'Prefer' || oldSelf.spec.tls == 'Prefer'").message("spec.tls: members are updated one by one, so those with and without TLS must understand each other: set it to Prefer first, and go on when all members are ready"),
     validation = Rule::new("self.spec.replicas == oldSelf.spec.replicas || (self.spec.arbiters == 0 && oldSelf.spec.arbiters == 0)").message("spec.replicas cannot be changed while there is an arbiter, whose place is the last one: set arbiters to 0 first, and to 1 again afterwards")
 )]
 #[x_kube(

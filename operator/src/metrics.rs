@@ -125,7 +125,11 @@ impl Metrics {
         registry.register("cluster_term", "Term of the last claimed authority", term);
         registry.register("cluster_members_ready", "Members that serve", ready);
         registry.register("cluster_members", "Members that are wanted", wanted);
-        registry.register("cluster_member_lag_seconds", "Age of the oldest transaction received and not applied", lag);
+        registry.register(
+            "cluster_member_lag_seconds",
+            "How far a member is behind: what it received and has not applied, or what the primary has and it has not",
+            lag,
+        );
         registry.register("reconciles", "Reconciles", self.reconciles.clone());
         registry.register("reconcile_errors", "Reconciles that failed, by category", self.errors.clone());
         registry.register_with_unit("reconcile", "How long reconciles take", Unit::Seconds, self.seconds.0.clone());

@@ -112,3 +112,13 @@ fn a_priority_is_what_mongod_takes() {
     refused(&priority(-1), "a priority is 0 to 1000");
     refused(&priority(1001), "a priority is 0 to 1000");
 }
+
+#[test]
+fn tls_is_turned_on_and_off_by_way_of_prefer() {
+    let tls = |mode: &str| set(json!({"tls": mode}));
+    for (from, to) in [("On", "Prefer"), ("Prefer", "Off"), ("Off", "Prefer"), ("Prefer", "On"), ("Off", "Off")] {
+        accepted_change(&tls(from), &tls(to));
+    }
+    refused_change(&tls("On"), &tls("Off"), "set it to Prefer first");
+    refused_change(&tls("Off"), &tls("On"), "set it to Prefer first");
+}

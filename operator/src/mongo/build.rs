@@ -6,6 +6,7 @@ use crds::mongo::Tls;
 use k8s_openapi::api::core::v1::{ExecAction, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
+use sidecar_protocol::mongo::PORT;
 
 use super::accounts::KEY_FILE;
 use super::config;
@@ -29,11 +30,12 @@ fn spec(desired: &Desired, sidecar_image: &str, config: &str) -> PodSpec {
     let data = || vec![mount(DATA, "/data/db", false)];
     let (lag, key) = (desired.own.max_replica_lag_seconds.to_string(), format!("/understudy/system/{KEY_FILE}"));
     let tls = match desired.own.tls {
-        Tls::On => "on",
-        Tls::Prefer => "prefer",
-        Tls::Off => "off",
+        Tls::On => None,
+        Tls::Prefer => Some("--tls-optional"),
+        Tls::Off => Some("--no-tls"),
     };
-    let arguments = ["--max-replica-lag-seconds", &lag, "--tls", tls, "--key-file", &key, "--users", "/understudy/app"];
+    let arguments = ["--max-replica-lag-seconds", &lag, "--key", &key, "--users", "/understudy/app"];
+    let arguments: Vec<&str> = arguments.into_iter().chain(tls).collect();
     let sidecar = pod::sidecar(desired, "mongo", &arguments, data());
     let mongod = pod::database(desired, &["mongod", "--config", "/understudy/run/mongod.conf"], &greets(), data());
     let mut app = pod::secret("app", names::app(&desired.name));
@@ -44,10 +46,11 @@ fn spec(desired: &Desired, sidecar_image: &str, config: &str) -> PodSpec {
     pod::spec(desired, sidecar_image, config, sidecar, mongod, vec![app])
 }
 
-/// mongod answers `hello`, whatever its state and its users' passwords.
+/// mongod answers on its port, whatever its state and its users' passwords.
 fn greets() -> Probe {
+    let port = PORT.to_string();
     Probe {
-        exec: Some(ExecAction { command: Some([SIDECAR, "live", "--mongo"].map(str::to_owned).into()) }),
+        exec: Some(ExecAction { command: Some([SIDECAR, "live", "--mongod", &port].map(str::to_owned).into()) }),
         timeout_seconds: Some(5),
         ..Probe::default()
     }

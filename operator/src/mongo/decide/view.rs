@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sidecar_protocol::mongo::config::{Config, Member as Seat};
 use sidecar_protocol::mongo::state::Process;
 use sidecar_protocol::mongo::status::MemberState;
-use sidecar_protocol::mongo::{Answer, Data, ProblemCode, State};
+use sidecar_protocol::mongo::{Answer, ProblemCode, State};
 
 use crate::mongo::observed::{Member, Observed};
 use crate::mongo::validate::Desired;
@@ -135,11 +135,6 @@ impl<'a> View<'a> {
             None if member.pod.is_none() => Some("it has no pod".to_owned()),
             None => Some("its sidecar does not answer".to_owned()),
         }
-    }
-
-    /// It says that its volume holds nothing: certain, not unknown.
-    pub fn is_empty(&self, ordinal: u32) -> bool {
-        self.state(ordinal).is_some_and(|state| state.data == Data::Empty)
     }
 
     /// What only a person can mend: reason and message of the first member that is stuck.
