@@ -12,6 +12,7 @@ use operator::mongo::Mongo;
 use operator::mongo::decide::{Authority, Decision, Route, Step, decide};
 use operator::mongo::observed::{Asked, Member, Observed, PodSeen, Seen, StatefulSetSeen, Trouble};
 use operator::mongo::validate::Desired;
+use operator::status::Pass;
 use serde::Deserialize;
 use sidecar_protocol::Report;
 use sidecar_protocol::mongo::config::{Config, Member as Seat, SetId};
@@ -314,6 +315,32 @@ fn every_scenario_is_decided_as_written() {
     assert!(scenarios.len() >= 20, "only {} scenarios were found", scenarios.len());
 }
 
+#[test]
+fn optimes_that_move_write_nothing_and_a_row_tells_votes_zone_and_lag() {
+    let text = "{spec: {replicas: 3, storage: {size: 1Gi}}, replicas: 3, routed: 0, expect: {},
+        status: {term: 3, primary: stock-0, electionTerm: 5, replicaSetId: 65920080aabbccddeeff0011},
+        members: {0: {primary: true, zone: a}, 1: {hears: 0}, 2: {hears: 0, lag: 50}}}";
+    let mut scenario: Scenario = serde_yaml::from_str(text).unwrap();
+    let desired = checked(&scenario);
+    let after = |scenario: &Scenario, old: &MongoReplicaSetStatus, now: &str| {
+        let (observed, now) = (observed(scenario, &desired), now.parse().unwrap());
+        let decision = decide(&desired, &observed, old, now);
+        assert_eq!((&decision.intent, decision.state.as_str()), (&None, "Healthy"));
+        let pass = Pass { desired: &desired, observed: &observed, decision: &decision, obstacles: &[], generation: Some(1), settled: true };
+        Mongo::status(&pass, old, now)
+    };
+    let first = after(&scenario, &scenario.status, NOW);
+    assert_eq!((first.ready.as_str(), first.term, first.observed_generation), ("3/3", 3, Some(1)));
+    let row = &first.members[2];
+    assert_eq!((row.role.as_str(), row.votes, row.priority, row.lag.as_deref()), ("SECONDARY", Some(true), Some(1), Some("seconds")));
+    assert_eq!((first.members[0].role.as_str(), first.members[0].zone.as_deref()), ("PRIMARY", Some("a")));
+    for (ordinal, seed) in &mut scenario.members {
+        seed.optime = Some((5, 1000 + ordinal));
+        seed.lag = Some(if *ordinal == 2 { 70 } else { 3 });
+    }
+    assert_eq!(after(&scenario, &first, "2026-01-01T01:00:00Z"), first);
+}
+
 /// What holds of every decision, whatever was seen: each scenario, with every member in turn silent, gone or ended.
 #[test]
 fn no_decision_initiates_a_second_set_or_stands_twice_or_shrinks_past_a_seat() {
@@ -349,6 +376,9 @@ fn laws(name: &str, scenario: &Scenario) {
     assert!(stands + yields <= 1 && (stands + yields == 0 || status.transition.is_some()), "{name}: {stands} stand, {yields} yield");
     let forced = decision.orders.values().find_map(|order| order.desired().consent.force.clone());
     assert!(forced.is_none() || forced == status.consent, "{name}: a force that is not recorded");
+    let seats = scenario.config.clone().unwrap_or_else(|| (0..desired.replicas).collect());
+    let shrinks = decision.replicas < scenario.replicas && !desired.hibernate;
+    assert!(!shrinks || seats.iter().all(|ordinal| *ordinal < decision.replicas), "{name}: a pod goes that the set still names");
     if let Some(authority) = decision.intent.clone() {
         let before = Authority::of(status);
         assert!(authority.term >= before.term, "{name}: the term fell");

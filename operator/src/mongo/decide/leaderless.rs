@@ -22,6 +22,10 @@ const PATIENCE_SECONDS: i64 = 15;
 
 /// A set that nobody is known to lead.
 pub fn decide(view: &View<'_>) -> Decision {
+    if let Some(words) = view.status.consent.as_ref().filter(|words| view.observed.asked.force.as_ref() != Some(*words)) {
+        let authority = Authority { term: view.status.term + 1, consent: None, ..Authority::of(view.status) };
+        return Decision::claim(view, State::PrimaryUnavailable, format!("the consent is withdrawn: {words}"), authority);
+    }
     if let Some(lost) = view.states().find_map(|(_, state)| state.said.as_ref()?.lost.as_ref().filter(|_| !is_led(view))) {
         return without_majority(view, lost);
     }
