@@ -139,6 +139,15 @@ impl<E: Engine> Decision<E> {
         self
     }
 
+    /// The same, said to be `state` because of `message`; that the primary is not available is said first.
+    #[must_use]
+    pub fn settling(mut self, state: State, message: String) -> Self {
+        self.state = if self.state == State::PrimaryUnavailable { self.state } else { state };
+        self.progressing = Some(message.clone());
+        self.reason = message;
+        self
+    }
+
     /// The same, when only a person can mend it.
     #[must_use]
     pub fn stalled(mut self, reason: &str) -> Self {

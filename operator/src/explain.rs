@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crds::annotations::{ASKED, counts};
-use crds::decisions::{self, Decided, KEY};
+use crds::decisions::{self, Decided, Input, KEY};
 use crds::shared::ClusterStatus;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
+use sidecar_protocol::Report;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -26,7 +27,7 @@ use crate::decision::{Decision, Route, Step};
 use crate::desired::Desired;
 use crate::engine::Engine;
 use crate::names::RECORD_LABEL;
-use crate::observed::{Observed, PodSeen};
+use crate::observed::{Member, Observed, PodSeen, Seen};
 use crate::pauses;
 use crate::watches::ClusterRef;
 
@@ -229,9 +230,25 @@ pub fn recorded<E: Engine>(
     }
 }
 
-/// A pod in a word, or in the words of Kubernetes.
+/// What is recorded of any member, and its report, if it answers.
 #[must_use]
-pub fn pod(pod: Option<&PodSeen>) -> String {
+pub fn input<E: Engine>(member: &Member<E>) -> (Input, Option<&Report<E::State>>) {
+    let mut input = Input { name: member.name.clone(), pod: pod(member.pod.as_ref()), ..Input::default() };
+    match &member.report {
+        Seen::Silent { since } => {
+            input.seen = format!("silent since {since:.3}");
+            (input, None)
+        }
+        Seen::Answered(report) => {
+            "answers".clone_into(&mut input.seen);
+            input.term = Some(report.term);
+            (input, Some(report))
+        }
+    }
+}
+
+/// A pod in a word, or in the words of Kubernetes.
+fn pod(pod: Option<&PodSeen>) -> String {
     match pod {
         None => "none".to_owned(),
         Some(pod) if pod.deleting => "being deleted".to_owned(),

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use sidecar_protocol::mongo::{Answer, Assignment, Data};
 
 use super::decide::{Authority, Decision};
-use super::observed::{Member, Observed, Seen};
+use super::observed::{Member, Observed};
 use super::validate::Desired;
-use crate::explain::{pod, recorded};
+use crate::explain::{self, recorded};
 
 /// What is recorded of `decision`.
 #[must_use]
@@ -55,16 +55,9 @@ fn assignment(assignment: &Assignment) -> String {
 }
 
 fn input(member: &Member) -> Input {
-    let mut input = Input { name: member.name.clone(), pod: pod(member.pod.as_ref()), ..Input::default() };
-    let report = match &member.report {
-        Seen::Silent { since } => {
-            input.seen = format!("silent since {since:.3}");
-            return input;
-        }
-        Seen::Answered(report) => report,
-    };
+    let (mut input, report) = explain::input(member);
+    let Some(report) = report else { return input };
     let state = &report.state;
-    "answers".clone_into(&mut input.seen);
     input.process = Some(format!("{:?}", state.process));
     input.role = Some(format!("{}{}", state.member, if state.writable { ", takes writes" } else { "" }));
     input.data = match (state.data, &state.answer) {
@@ -72,7 +65,6 @@ fn input(member: &Member) -> Input {
         (Data::Present, Answer::NotInSet) => Some("in no set".to_owned()),
         (Data::Present, _) => None,
     };
-    input.term = Some(report.term);
     input.order = state.accepted.as_ref().map(|accepted| {
         let holds = if accepted.converged { "holds" } else { "not yet" };
         format!("{} (term {}, {holds})", assignment(&accepted.assignment), accepted.term)

@@ -7,10 +7,10 @@ use sidecar_protocol::mysql::{Assignment, Data};
 
 use super::decide::{Authority, Decision};
 use super::material;
-use super::observed::{Member, Observed, Seen};
+use super::observed::{Member, Observed};
 use super::validate::Desired;
 use crate::engine::News;
-use crate::explain::{pod, recorded};
+use crate::explain::{self, recorded};
 
 /// A GTID set with more text than this has thousands of gaps; its beginning tells as much.
 const MAX_HELD: usize = 4096;
@@ -79,16 +79,9 @@ fn assignment(desired: &Desired, assignment: &Assignment) -> String {
 }
 
 fn input(desired: &Desired, member: &Member) -> Input {
-    let mut input = Input { name: member.name.clone(), pod: pod(member.pod.as_ref()), ..Input::default() };
-    let report = match &member.report {
-        Seen::Silent { since } => {
-            input.seen = format!("silent since {since:.3}");
-            return input;
-        }
-        Seen::Answered(report) => report,
-    };
+    let (mut input, report) = explain::input(member);
+    let Some(report) = report else { return input };
     let state = &report.state;
-    "answers".clone_into(&mut input.seen);
     input.process = Some(format!("{:?}", state.process));
     input.role = Some(format!("{:?}{}", state.role, if state.fenced { ", fenced itself" } else { "" }));
     input.data = match &state.data {
@@ -101,7 +94,6 @@ fn input(desired: &Desired, member: &Member) -> Input {
             material::progress(&state.data).map_or(String::new(), |percent| format!(", {percent} %"))
         )),
     };
-    input.term = Some(report.term);
     input.order = state.accepted.as_ref().map(|accepted| {
         let holds = if accepted.converged { "holds" } else { "not yet" };
         format!("{} (term {}, {holds})", assignment(desired, &accepted.assignment), accepted.term)
@@ -133,7 +125,7 @@ mod tests {
     use super::*;
     use crate::mysql::decide::decide;
     use crate::mysql::validate::validate;
-    use crate::observed::PodSeen;
+    use crate::observed::{PodSeen, Seen};
     use serde_json::json;
     use sidecar_protocol::Report;
     use sidecar_protocol::mysql::State;

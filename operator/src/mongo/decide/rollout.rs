@@ -104,27 +104,21 @@ pub fn stuck(view: &View<'_>) -> Option<Step> {
 impl Plan {
     /// Adds this plan to a decision about a set that is otherwise left as it is.
     pub fn apply(self, mut decision: Decision) -> Decision {
-        let settle = |mut decision: Decision, state: State, message: String| {
-            decision.state = state;
-            decision.progressing = Some(message.clone());
-            decision.reason = message;
-            decision
-        };
         match self {
             Self::Nothing => decision,
             // Nobody can take over yet: it is waited for, and all else goes on as it was decided.
             Self::HandOver { why } => {
                 decision.requeue = decision.requeue.or(Some(PATIENCE));
-                settle(decision, State::Updating, format!("{why}; it stays primary until another member is ready to take over"))
+                decision.settling(State::Updating, format!("{why}; it stays primary until another member is ready to take over"))
             }
-            Self::Scale { what } => settle(decision, State::Scaling, what),
+            Self::Scale { what } => decision.settling(State::Scaling, what),
             Self::Replace(step) => {
                 let Step::ReplacePod { why, .. } = &step;
                 let message = why.clone();
                 decision.step = Some(step);
-                settle(decision, State::Updating, message)
+                decision.settling(State::Updating, message)
             }
-            Self::Wait { why } => settle(decision, State::Updating, why),
+            Self::Wait { why } => decision.settling(State::Updating, why),
         }
     }
 }

@@ -91,12 +91,6 @@ fn rejected(view: &View<'_>, ordinal: u32) -> bool {
 impl Plan {
     /// Adds this plan to a decision about a cluster that is otherwise left as it is.
     pub fn apply(self, view: &View<'_>, mut decision: Decision) -> Decision {
-        let settle = |mut decision: Decision, state: State, message: String| {
-            decision.state = if decision.state == State::PrimaryUnavailable { decision.state } else { state };
-            decision.progressing = Some(message.clone());
-            decision.reason = message;
-            decision
-        };
         match self {
             Self::Nothing => decision,
             // Nobody can take over yet: it is waited for, and all else goes on as it was decided.
@@ -115,7 +109,7 @@ impl Plan {
             }
             Self::Shrink => {
                 decision.replicas = view.desired.replicas;
-                settle(decision, State::Scaling, format!("scaling down to {}", view.desired.replicas))
+                decision.settling(State::Scaling, format!("scaling down to {}", view.desired.replicas))
             }
             Self::Release { waiting_for } => {
                 let names = waiting_for.iter().map(|ordinal| view.desired.member_name(*ordinal)).collect::<Vec<_>>().join(", ");
@@ -128,11 +122,8 @@ impl Plan {
                     ),
                     None => String::new(),
                 };
-                settle(
-                    decision,
-                    State::Scaling,
-                    format!("scaling down: {names} is released when the others hold what it acknowledged{why}"),
-                )
+                decision
+                    .settling(State::Scaling, format!("scaling down: {names} is released when the others hold what it acknowledged{why}"))
             }
             // One irreversible step a pass.
             Self::Replace(_) if decision.step.is_some() => decision,
@@ -140,9 +131,9 @@ impl Plan {
                 let Step::ReplacePod { why, .. } = &step;
                 let message = why.clone();
                 decision.step = Some(step);
-                settle(decision, State::Updating, message)
+                decision.settling(State::Updating, message)
             }
-            Self::Wait { why } => settle(decision, State::Updating, why),
+            Self::Wait { why } => decision.settling(State::Updating, why),
         }
     }
 }
