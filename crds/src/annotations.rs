@@ -10,8 +10,10 @@ pub const SWITCHOVER: &str = "understudy.dev/switchover";
 pub const FENCED: &str = "understudy.dev/fenced";
 /// `MEMBER@SERVER_UUID`: discard this data directory and clone it anew.
 pub const RECLONE: &str = "understudy.dev/reclone";
+/// The words that the condition of a lost majority shows: force the configuration of a MongoDB replica set, in exactly this situation.
+pub const FORCE: &str = "understudy.dev/force";
 /// All of them.
-pub const ASKED: [&str; 4] = [ACCEPT_LOSS, SWITCHOVER, FENCED, RECLONE];
+pub const ASKED: [&str; 5] = [ACCEPT_LOSS, SWITCHOVER, FENCED, RECLONE, FORCE];
 /// In the place of a member: whichever is best.
 pub const ANY: &str = "any";
 

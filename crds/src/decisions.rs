@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mysql::Transition;
+use crate::shared::Transition;
 
 /// Key in the ConfigMap's data.
 pub const KEY: &str = "decisions.json";
@@ -66,6 +66,7 @@ pub struct Claim {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transition: Option<Transition>,
     /// Who acknowledges.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ack_set: Vec<String>,
     /// How many at least.
     pub acks: u32,
@@ -87,7 +88,7 @@ pub struct Input {
     /// The database process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
-    /// What mysqld does.
+    /// What the database does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// What the volume holds, unless that is complete data.
@@ -99,7 +100,7 @@ pub struct Input {
     /// The last order it accepted, and whether that holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
-    /// Every transaction it holds, applied or still in its relay log, as a GTID set.
+    /// How much of the history it holds: MySQL's GTID set, MongoDB's optime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     /// Whom it follows, and whether it receives and applies.
@@ -108,7 +109,7 @@ pub struct Input {
     /// Age of the oldest transaction it has received and not applied, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<u64>,
-    /// `@@server_uuid`.
+    /// Which data directory: `@@server_uuid` of MySQL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_uuid: Option<String>,
     /// What is wrong with it.

@@ -5,7 +5,9 @@
 pub mod annotations;
 pub mod conditions;
 pub mod decisions;
+pub mod mongo;
 pub mod mysql;
+pub mod shared;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -16,5 +18,5 @@ pub const GROUP: &str = "understudy.dev";
 /// Every custom resource definition: a new engine is one line here.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![mysql::MySQLCluster::crd()]
+    vec![mysql::MySQLCluster::crd(), mongo::MongoReplicaSet::crd()]
 }

@@ -2,7 +2,8 @@
 #![expect(clippy::panic, reason = "helpers of tests fail like tests")]
 
 use anyhow::{Context, Result};
-use crds::mysql::{MySQLCluster, OptionValue};
+use crds::mysql::MySQLCluster;
+use crds::shared::OptionValue;
 use e2e::ControlPlane;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective};

@@ -47,7 +47,7 @@ impl Stage {
 
     /// One pass of the operator.
     async fn pass(&self, desired: &Desired) -> Result<Applied, ApplyError> {
-        let live = Live::list(&self.client, NAMESPACE, &desired.name).await?;
+        let live = Live::list(&self.client, desired).await?;
         let size = live.stateful_sets.first().and_then(|live| template_size(live)).cloned();
         let objects = build(desired, desired.replicas, size.as_ref(), "registry.example/understudy:1");
         apply(&self.client, desired, &objects, &live, &self.memory).await
@@ -95,7 +95,7 @@ async fn what_is_applied_is_kept_repaired_and_pruned_and_an_idle_pass_writes_not
     stage.pass(&orders).await?;
     assert_eq!(stage.writes()?, before, "an idle pass writes nothing");
     let forgetful = Memory::default();
-    let live = Live::list(&stage.client, NAMESPACE, "orders").await?;
+    let live = Live::list(&stage.client, &orders).await?;
     apply(&stage.client, &orders, &build(&orders, 3, None, "registry.example/understudy:1"), &live, &forgetful).await?;
     assert_eq!(stage.writes()?, before, "nor does the first pass of a restarted operator");
 
@@ -137,7 +137,7 @@ async fn what_is_applied_is_kept_repaired_and_pruned_and_an_idle_pass_writes_not
 #[tokio::test]
 async fn an_idle_pass_writes_nothing_whatever_the_user_wrote() -> Result<()> {
     let stage = Stage::start().await?;
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/tests/build/everything.yaml"))?;
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/tests/build/mysql/everything.yaml"))?;
     let everything = validate(&serde_yaml::from_str(&text)?)?;
     stage.pass(&everything).await?;
     let before = stage.writes()?;
@@ -146,7 +146,7 @@ async fn an_idle_pass_writes_nothing_whatever_the_user_wrote() -> Result<()> {
     assert_eq!(restarted.writes()?, before);
 
     // Services become plain again, ports of nodes and all.
-    let plain = Desired { services: crds::mysql::Services::default(), ..everything };
+    let plain = Desired { services: crds::shared::Services::default(), ..everything };
     restarted.pass(&plain).await?;
     let service = restarted.api::<Service>().get("billing-primary").await?.spec.context("spec")?;
     assert_eq!(service.type_.as_deref(), Some("ClusterIP"));
@@ -264,7 +264,7 @@ async fn secrets_are_made_once_kept_and_made_again_when_lost() -> Result<()> {
 
     // The user's Secret is missing: everything else is made, and what is missing is named.
     let first = ensure(vec![]).await?;
-    assert_eq!(first.missing, Some(PasswordMissing::NoSecret("clerk-password".into())));
+    assert_eq!(first.missing, Some(PasswordMissing::NoSecret("clerk-password".into(), "spec.database.secret")));
     assert!(api.get_opt("orders-app").await?.is_none());
     first.credentials.tls()?;
     let password =

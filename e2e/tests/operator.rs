@@ -497,7 +497,7 @@ async fn without_the_definition_it_says_what_to_do() -> Result<()> {
     let (_stop, stopped) = watch::channel(false);
     let error =
         serve(stage.client.clone(), &options(&[])?, Arc::new(Health::default()), stopped).await.expect_err("there is no definition");
-    assert_eq!(error.to_string(), "MySQLCluster CRD not found; kubectl apply -f crds/yaml");
+    assert_eq!(error.to_string(), "no CRD of Understudy found; kubectl apply -f crds/yaml");
     assert!(stage.api::<ConfigMap>().list(&ListParams::default()).await?.items.len() <= 1);
     Ok(())
 }

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crds::mysql::MySQLCluster;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
@@ -25,9 +24,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::mysql::build::Objects;
-use crate::mysql::names::{RECORD_LABEL, selector_text};
-use crate::mysql::validate::Desired;
+use crate::build::Objects;
+use crate::desired::Desired;
+use crate::engine::Engine;
+use crate::names::{RECORD_LABEL, selector_text};
 use volumes::{Growth, Refusals};
 
 /// Field manager of every write.
@@ -98,7 +98,7 @@ impl ApplyError {
 /// before it is made, and server-side apply of what is there already changes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
-    /// Every my.cnf, the outdated ones too.
+    /// Every configuration file, the outdated ones too.
     pub config_maps: Vec<Arc<ConfigMap>>,
     /// Services.
     pub services: Vec<Arc<Service>>,
@@ -119,8 +119,8 @@ impl Live {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn list(client: &Client, namespace: &str, cluster: &str) -> Result<Self, ApplyError> {
-        let selector = selector_text(cluster);
+    pub async fn list<E: Engine>(client: &Client, desired: &Desired<E>) -> Result<Self, ApplyError> {
+        let (namespace, selector) = (desired.namespace.as_str(), selector_text::<E>(&desired.name));
         let (config_maps, services, network_policies, disruption_budgets, stateful_sets, pods, claims) = tokio::try_join!(
             list(client, namespace, &selector),
             list(client, namespace, &selector),
@@ -169,7 +169,13 @@ impl<K> Child for K where K: Resource<DynamicType = (), Scope = NamespaceResourc
 ///
 /// # Errors
 /// The first object that cannot be written now.
-pub async fn apply(client: &Client, desired: &Desired, objects: &Objects, live: &Live, memory: &Memory) -> Result<Applied, ApplyError> {
+pub async fn apply<E: Engine>(
+    client: &Client,
+    desired: &Desired<E>,
+    objects: &Objects,
+    live: &Live,
+    memory: &Memory,
+) -> Result<Applied, ApplyError> {
     let pass = Pass { client, desired, memory };
     // Destructured whole: a new kind of object fails to compile here instead of silently never being applied.
     let Objects { config_map, services, network_policy, disruption_budget, stateful_set } = objects;
@@ -200,7 +206,7 @@ pub async fn apply(client: &Client, desired: &Desired, objects: &Objects, live: 
     Ok(Applied { stateful_set, growth })
 }
 
-/// Its controller makes no more pods by an older spec, which would mount an older my.cnf.
+/// Its controller makes no more pods by an older spec, which would mount an older configuration.
 fn controller_is_current(stateful_set: &StatefulSet) -> bool {
     let observed = stateful_set.status.as_ref().and_then(|status| status.observed_generation);
     observed.is_some() && observed == stateful_set.metadata.generation
@@ -212,13 +218,13 @@ fn mounted(pods: &[Arc<Pod>]) -> Vec<String> {
     volumes.filter_map(|volume| Some(volume.config_map.as_ref()?.name.clone())).collect()
 }
 
-struct Pass<'a> {
+struct Pass<'a, E: Engine> {
     client: &'a Client,
-    desired: &'a Desired,
+    desired: &'a Desired<E>,
     memory: &'a Memory,
 }
 
-impl Pass<'_> {
+impl<E: Engine> Pass<'_, E> {
     fn api<K: Child>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.desired.namespace)
     }
@@ -301,7 +307,7 @@ pub(crate) fn check_owner<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta, 
     match controller {
         Some(controller) if controller.uid == owner.uid && metadata.deletion_timestamp.is_some() => Err(ApplyError::Leaving { kind, name }),
         Some(controller) if controller.uid == owner.uid => Ok(()),
-        Some(old) if old.kind == MySQLCluster::kind(&()) && old.name == owner.name => Err(ApplyError::StillOwnedByOld { kind, name }),
+        Some(old) if old.kind == owner.kind && old.name == owner.name => Err(ApplyError::StillOwnedByOld { kind, name }),
         _ => Err(ApplyError::NotOurs { kind, name }),
     }
 }

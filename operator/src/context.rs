@@ -13,6 +13,7 @@ use sidecar_protocol::client::ClientError;
 use tokio::time::Instant;
 
 use crate::apply::Memory;
+use crate::engine::Engine;
 use crate::events::Events;
 use crate::explain::Explain;
 use crate::members::Members;
@@ -29,14 +30,14 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// How long the first pass listens to members before it decides.
 pub const LISTEN: Duration = Duration::from_millis(SILENCE_MILLIS);
 
-/// What every reconcile of one scope shares.
-pub struct Context {
+/// What every reconcile of one engine in one scope shares.
+pub struct Context<E: Engine> {
     /// Access to Kubernetes.
     pub client: Client,
     /// What the watches show.
     pub caches: Caches,
     /// What the members say.
-    pub members: Arc<Members>,
+    pub members: Arc<Members<E>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What is told to people.
@@ -59,13 +60,13 @@ pub struct Notes {
     listened: AtomicBool,
 }
 
-impl Context {
+impl<E: Engine> Context<E> {
     /// With nothing noted yet.
     #[must_use]
     pub fn new(
         client: Client,
         caches: Caches,
-        members: Arc<Members>,
+        members: Arc<Members<E>>,
         metrics: Arc<Metrics>,
         events: Events,
         sidecar_image: String,
@@ -85,7 +86,7 @@ impl Context {
         lock(&self.notes).remove(cluster);
         self.members.forget(cluster);
         self.explain.forget(cluster);
-        self.metrics.forget(cluster);
+        self.metrics.forget(E::LABEL, cluster);
     }
 }
 

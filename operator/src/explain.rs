@@ -3,23 +3,31 @@
 //!
 //! It is written in the background, about once a second at most, and only when something was decided that was not decided just before:
 //! an idle cluster costs nothing, and no decision waits for its record. After a restart the record goes on where it ended.
-//! What a decision looks like in it is the engine's part ([`crate::mysql::explain`]).
+//! What a decision looks like in it is the engine's part ([`crate::engine::Engine::recorded`]).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crds::decisions::{self, Decided, KEY};
+use crds::annotations::{ASKED, counts};
+use crds::decisions::{self, Decided, Input, KEY};
+use crds::shared::ClusterStatus;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use sidecar_protocol::Report;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::apply::{ApplyError, MANAGER, check_owner};
-use crate::mysql::names::{RECORD_LABEL, labels};
-use crate::mysql::validate::Desired;
+use crate::build::metadata;
+use crate::decision::{Decision, Route, Step};
+use crate::desired::Desired;
+use crate::engine::Engine;
+use crate::names::RECORD_LABEL;
+use crate::observed::{Member, Observed, PodSeen, Seen};
 use crate::pauses;
 use crate::watches::ClusterRef;
 
@@ -65,7 +73,7 @@ impl Explain {
     }
 
     /// Records what was decided about `cluster`, unless it says what the last one says.
-    pub fn record(&self, cluster: &ClusterRef, desired: &Desired, decided: Decided) {
+    pub fn record<E: Engine>(&self, cluster: &ClusterRef, desired: &Desired<E>, decided: Decided) {
         let mut records = lock(&self.records);
         let record = records.entry(cluster.clone()).or_default();
         if record.uid != desired.uid {
@@ -82,7 +90,9 @@ impl Explain {
                 api: Api::namespaced(self.client.clone(), &desired.namespace),
                 records: Arc::clone(&self.records),
                 cluster: cluster.clone(),
-                desired: desired.clone(),
+                uid: desired.uid.clone(),
+                owner: desired.owner(),
+                map: config_map(desired),
             };
             // The last one has ended: it is replaced, so that ended ones do not gather.
             record.writer = JoinSet::new();
@@ -101,7 +111,10 @@ struct Writer {
     api: Api<ConfigMap>,
     records: Arc<Records>,
     cluster: ClusterRef,
-    desired: Desired,
+    uid: String,
+    owner: OwnerReference,
+    /// Without its text.
+    map: ConfigMap,
 }
 
 impl Writer {
@@ -140,9 +153,9 @@ impl Writer {
         });
         // Gone, or nothing new.
         let Some(Some((change, text))) = next else { return Ok(false) };
-        let map = config_map(&self.desired, text);
+        let map = ConfigMap { data: Some(BTreeMap::from([(KEY.to_owned(), text)])), ..self.map.clone() };
         let params = PatchParams::apply(MANAGER).force();
-        let name = decisions::name(&self.desired.name);
+        let name = decisions::name(&self.cluster.name);
         timeout(DEADLINE, self.api.patch(&name, &params, &Patch::Apply(&map))).await.map_err(|_| RecordError::Deadline)??;
         self.with(|record| record.written = change);
         Ok(true)
@@ -150,11 +163,11 @@ impl Writer {
 
     /// What an earlier operator recorded.
     async fn read(&self) -> Result<Vec<Decided>, RecordError> {
-        let name = decisions::name(&self.desired.name);
+        let name = decisions::name(&self.cluster.name);
         let Some(map) = timeout(DEADLINE, self.api.get_opt(&name)).await.map_err(|_| RecordError::Deadline)?? else {
             return Ok(Vec::new());
         };
-        check_owner::<ConfigMap>(&map.metadata, &self.desired.owner())?;
+        check_owner::<ConfigMap>(&map.metadata, &self.owner)?;
         let text = map.data.as_ref().and_then(|data| data.get(KEY)).map_or("[]", String::as_str);
         // Of another version, or edited: it begins anew.
         Ok(serde_json::from_str(text).unwrap_or_default())
@@ -162,7 +175,7 @@ impl Writer {
 
     /// Calls `change` with the record, if it still is of this cluster.
     fn with<T>(&self, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
-        lock(&self.records).get_mut(&self.cluster).filter(|record| record.uid == self.desired.uid).map(change)
+        lock(&self.records).get_mut(&self.cluster).filter(|record| record.uid == self.uid).map(change)
     }
 }
 
@@ -177,19 +190,71 @@ enum RecordError {
     Deadline,
 }
 
-fn config_map(desired: &Desired, text: String) -> ConfigMap {
-    let mut labels = labels(&desired.name);
+fn config_map<E: Engine>(desired: &Desired<E>) -> ConfigMap {
+    let mut metadata = metadata(desired, decisions::name(&desired.name));
     // The watch leaves out what has it: a record is nothing to decide upon.
-    labels.insert(RECORD_LABEL.0.to_owned(), RECORD_LABEL.1.to_owned());
-    ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(decisions::name(&desired.name)),
-            labels: Some(labels),
-            owner_references: Some(vec![desired.owner()]),
-            ..ObjectMeta::default()
+    metadata.labels.get_or_insert_default().insert(RECORD_LABEL.0.to_owned(), RECORD_LABEL.1.to_owned());
+    ConfigMap { metadata, ..ConfigMap::default() }
+}
+
+/// What every engine records of a decision. Orders, claim and members are in its own words.
+#[must_use]
+pub fn recorded<E: Engine>(
+    cluster: &E::Kind,
+    desired: &Desired<E>,
+    observed: &Observed<E>,
+    status: &E::Status,
+    decision: &Decision<E>,
+    now: Timestamp,
+) -> Decided {
+    let annotations = cluster.meta().annotations.as_ref();
+    let asked = ASKED.iter().filter_map(|key| Some(((*key).to_owned(), annotations?.get(*key)?.clone())));
+    let asked = asked.filter(|(key, value)| counts(key, value, status.term()));
+    Decided {
+        time: format!("{now:.3}"),
+        term: status.term(),
+        state: decision.state.as_str().to_owned(),
+        reason: decision.reason.clone(),
+        route: match decision.route {
+            Route::Keep => format!("as it is ({})", observed.route.as_ref().map_or("nobody", |(name, _)| name)),
+            Route::Nobody => "nobody".to_owned(),
+            Route::To(ordinal) => desired.member_name(ordinal),
         },
-        data: Some(BTreeMap::from([(KEY.to_owned(), text)])),
-        ..ConfigMap::default()
+        step: decision.step.as_ref().map(|step| match step {
+            Step::ReplacePod { ordinal, why, .. } => format!("replace pod {}: {why}", desired.member_name(*ordinal)),
+        }),
+        refused: decision.refused.clone(),
+        stalled: decision.stalled.as_ref().map(|(reason, message)| format!("{reason}: {message}")),
+        asked: asked.collect::<BTreeMap<_, _>>(),
+        ..Decided::default()
+    }
+}
+
+/// What is recorded of any member, and its report, if it answers.
+#[must_use]
+pub fn input<E: Engine>(member: &Member<E>) -> (Input, Option<&Report<E::State>>) {
+    let mut input = Input { name: member.name.clone(), pod: pod(member.pod.as_ref()), ..Input::default() };
+    match &member.report {
+        Seen::Silent { since } => {
+            input.seen = format!("silent since {since:.3}");
+            (input, None)
+        }
+        Seen::Answered(report) => {
+            "answers".clone_into(&mut input.seen);
+            input.term = Some(report.term);
+            (input, Some(report))
+        }
+    }
+}
+
+/// A pod in a word, or in the words of Kubernetes.
+fn pod(pod: Option<&PodSeen>) -> String {
+    match pod {
+        None => "none".to_owned(),
+        Some(pod) if pod.deleting => "being deleted".to_owned(),
+        Some(PodSeen { trouble: Some(trouble), .. }) => format!("{}: {}", trouble.reason, trouble.message),
+        Some(pod) if pod.ready => "ready".to_owned(),
+        Some(_) => "not ready".to_owned(),
     }
 }
 
@@ -307,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_claim_made_again_after_a_conflict_is_the_same() {
-        use crds::mysql::{Transition, TransitionKind};
+        use crds::shared::{Transition, TransitionKind};
         let claim = |since: &str, to: &str| Decided {
             intent: Some(decisions::Claim {
                 transition: Some(Transition {

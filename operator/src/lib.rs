@@ -1,24 +1,35 @@
 //! WHAT DECIDES: custom resources in, Kubernetes objects and orders to sidecars out.
 
+pub mod act;
 pub mod apply;
+pub mod build;
 pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod context;
+pub mod decision;
+pub mod desired;
+pub mod engine;
 pub mod events;
 pub mod explain;
 pub mod hidden;
 pub mod lease;
 pub mod members;
 pub mod metrics;
+pub mod mongo;
 pub mod mysql;
+pub mod names;
+pub mod observe;
+pub mod observed;
 pub mod pauses;
 pub mod pki;
 pub mod quantity;
 pub mod reconcile;
+pub mod rollout;
 pub mod run;
 pub mod secrets;
 pub mod server;
+pub mod status;
 pub mod telemetry;
 pub mod wake;
 pub mod watches;

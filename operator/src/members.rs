@@ -6,7 +6,6 @@
 //! An order is given once, in the background, and one at a time a member: a frozen member holds up nobody, and a later decision's
 //! order is never overtaken by an earlier one on its way.
 
-pub mod material;
 mod stream;
 
 use std::collections::HashMap;
@@ -17,14 +16,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::ClientConfig;
 use sidecar_protocol::client::{Client, ClientError};
-use sidecar_protocol::mysql::{Assignment, Data, State};
 use sidecar_protocol::{Order, RefusalCode, Report};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::clock::now;
-use crate::mysql::observed::Seen;
+use crate::engine::Engine;
+use crate::observed::Seen;
 use crate::pauses;
 use crate::wake::Wake;
 use crate::watches::ClusterRef;
@@ -53,9 +52,9 @@ pub struct Target {
 
 /// Every member of every cluster.
 #[derive(Debug)]
-pub struct Members {
+pub struct Members<E: Engine> {
     wake: Wake,
-    followed: Mutex<HashMap<Key, Followed>>,
+    followed: Mutex<HashMap<Key, Followed<E>>>,
 }
 
 /// UID of the custom resource, name of the pod.
@@ -63,26 +62,26 @@ type Key = (String, String);
 
 /// What members said at one moment.
 #[derive(Debug)]
-pub struct Said(HashMap<Key, Seen<Report<State>>>);
+pub struct Said<E: Engine>(HashMap<Key, Seen<Report<E::State>>>);
 
-impl Said {
+impl<E: Engine> Said<E> {
     /// What this one said; `None` when nobody listened to it.
     #[must_use]
-    pub fn by(&self, uid: &str, member: &str) -> Option<Seen<Report<State>>> {
+    pub fn by(&self, uid: &str, member: &str) -> Option<Seen<Report<E::State>>> {
         self.0.get(&(uid.to_owned(), member.to_owned())).cloned()
     }
 }
 
 #[derive(Debug)]
-struct Followed {
+struct Followed<E: Engine> {
     target: Target,
     cluster: ClusterRef,
     tls: watch::Sender<Arc<ClientConfig>>,
-    slot: Arc<Slot>,
+    slot: Arc<Slot<E>>,
     task: AbortHandle,
 }
 
-impl Drop for Followed {
+impl<E: Engine> Drop for Followed<E> {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -90,25 +89,25 @@ impl Drop for Followed {
 
 /// What is known of one member.
 #[derive(Debug)]
-struct Slot {
-    known: Mutex<Known>,
+struct Slot<E: Engine> {
+    known: Mutex<Known<E>>,
     /// The connection failed under an order: the stream on it is given up too.
     broken: Notify,
 }
 
 #[derive(Debug)]
-struct Known {
-    report: Option<Report<State>>,
+struct Known<E: Engine> {
+    report: Option<Report<E::State>>,
     since: Timestamp,
     client: Option<Client>,
     ordering: bool,
     /// The order that was accepted last, and when.
-    given: Option<(Order<Assignment>, Instant)>,
+    given: Option<(Order<E::Assignment>, Instant)>,
     refusal: Option<String>,
     progress: Option<(u64, Instant)>,
 }
 
-impl Members {
+impl<E: Engine> Members<E> {
     /// Nobody yet. `wake` is told of news.
     #[must_use]
     pub fn new(wake: Wake) -> Self {
@@ -138,7 +137,7 @@ impl Members {
         }
     }
 
-    fn start(&self, cluster: &ClusterRef, uid: &str, target: Target, tls: &Arc<ClientConfig>) -> Followed {
+    fn start(&self, cluster: &ClusterRef, uid: &str, target: Target, tls: &Arc<ClientConfig>) -> Followed<E> {
         let slot = Arc::new(Slot::new());
         let (sender, receiver) = watch::channel(Arc::clone(tls));
         let stream = stream::Stream {
@@ -165,8 +164,8 @@ impl Members {
 
     /// What the members of a cluster say now.
     #[must_use]
-    pub fn said(&self, cluster: &ClusterRef) -> Said {
-        let said = |one: &Followed| {
+    pub fn said(&self, cluster: &ClusterRef) -> Said<E> {
+        let said = |one: &Followed<E>| {
             let known = one.slot.known();
             known.report.clone().map_or(Seen::Silent { since: known.since }, Seen::Answered)
         };
@@ -183,7 +182,7 @@ impl Members {
     }
 
     /// Calls `read` with each member that answers, its cluster and its report.
-    pub fn each_report(&self, mut read: impl FnMut(&ClusterRef, &str, &Report<State>)) {
+    pub fn each_report(&self, mut read: impl FnMut(&ClusterRef, &str, &Report<E::State>)) {
         for ((_, member), one) in self.followed().iter() {
             if let Some(report) = &one.slot.known().report {
                 read(&one.cluster, member, report);
@@ -192,7 +191,7 @@ impl Members {
     }
 
     /// Gives an order in the background, unless one is on its way: then the cluster is looked at again when that one has ended.
-    pub fn order(&self, uid: &str, member: &str, order: Order<Assignment>) {
+    pub fn order(&self, uid: &str, member: &str, order: Order<E::Assignment>) {
         let followed = self.followed();
         let Some(one) = followed.get(&(uid.to_owned(), member.to_owned())) else { return };
         let mut known = one.slot.known();
@@ -202,7 +201,7 @@ impl Members {
         drop(known);
         let (slot, wake, cluster, member) = (Arc::clone(&one.slot), self.wake.clone(), one.cluster.clone(), member.to_owned());
         tokio::spawn(async move {
-            match client.order::<_, State>(&order).await {
+            match client.order::<_, E::State>(&order).await {
                 Ok(report) => {
                     tracing::info!(%cluster, member, term = order.term, assignment = ?order.assignment, "order accepted");
                     slot.record(report);
@@ -226,33 +225,33 @@ impl Members {
         });
     }
 
-    fn slot(&self, uid: &str, member: &str) -> Option<Arc<Slot>> {
+    fn slot(&self, uid: &str, member: &str) -> Option<Arc<Slot<E>>> {
         Some(Arc::clone(&self.followed().get(&(uid.to_owned(), member.to_owned()))?.slot))
     }
 
-    fn followed(&self) -> MutexGuard<'_, HashMap<Key, Followed>> {
+    fn followed(&self) -> MutexGuard<'_, HashMap<Key, Followed<E>>> {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
+impl<E: Engine> Slot<E> {
     fn new() -> Self {
         let known = Known { report: None, since: now(), client: None, ordering: false, given: None, refusal: None, progress: None };
         Self { known: Mutex::new(known), broken: Notify::new() }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Known<E>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps `report`; whether it says something new.
-    fn record(&self, report: Report<State>) -> bool {
+    fn record(&self, report: Report<E::State>) -> bool {
         let mut known = self.known();
         // On their way for longer than the answer to an order, which said more.
         if known.report.as_ref().is_some_and(|old| old.incarnation == report.incarnation && old.orders > report.orders) {
             return false;
         }
-        let news = known.report.as_ref().is_none_or(|old| !material::same(old, &report)) | known.has_progress(&report.state.data);
+        let news = known.report.as_ref().is_none_or(|old| !E::same(old, &report)) | known.has_progress(&report.state);
         known.report = Some(report);
         known.since = now();
         news
@@ -272,10 +271,10 @@ impl Slot {
     }
 }
 
-impl Known {
+impl<E: Engine> Known<E> {
     /// Whether a clone is far enough beyond what was last shown, and not shown just now.
-    fn has_progress(&mut self, data: &Data) -> bool {
-        let Some(step) = material::progress(data) else {
+    fn has_progress(&mut self, state: &E::State) -> bool {
+        let Some(step) = E::progress(state) else {
             self.progress = None;
             return false;
         };

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
+use crate::engine::Engine;
 use crate::members::Members;
 use crate::watches::ClusterRef;
 
@@ -24,8 +25,8 @@ const BUCKETS: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0]
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    members: Mutex<Vec<Arc<Members>>>,
-    clusters: Mutex<HashMap<ClusterRef, Cluster>>,
+    members: Mutex<Vec<Arc<dyn Lags>>>,
+    clusters: Mutex<HashMap<(&'static str, ClusterRef), Cluster>>,
     reconciles: Counter,
     errors: Family<Labels, Counter>,
     seconds: Seconds,
@@ -53,9 +54,26 @@ pub struct Cluster {
     pub wanted: u32,
 }
 
+/// Members of one engine, as far as metrics are concerned.
+trait Lags: std::fmt::Debug + Send + Sync {
+    /// Calls `read` with each member that says how far it is behind: its labels, and the seconds.
+    fn each(&self, read: &mut dyn FnMut(Labels, f64));
+}
+
+impl<E: Engine> Lags for Members<E> {
+    fn each(&self, read: &mut dyn FnMut(Labels, f64)) {
+        self.each_report(|name, member, report| {
+            let Some(seconds) = E::lag(&report.state) else { return };
+            let mut labels = labels(E::LABEL, name);
+            labels.push(("pod", member.to_owned()));
+            read(labels, seconds);
+        });
+    }
+}
+
 impl Metrics {
     /// Shows what these members say, too.
-    pub fn listen_to(&self, members: Arc<Members>) {
+    pub fn listen_to<E: Engine>(&self, members: Arc<Members<E>>) {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).push(members);
     }
 
@@ -69,17 +87,17 @@ impl Metrics {
         self.errors.get_or_create(&vec![("category", category.to_owned())]).inc();
     }
 
-    /// Shows `cluster` from now on.
-    pub fn show(&self, name: &ClusterRef, cluster: Cluster) {
-        self.clusters().insert(name.clone(), cluster);
+    /// Shows `cluster` of this engine from now on.
+    pub fn show(&self, engine: &'static str, name: &ClusterRef, cluster: Cluster) {
+        self.clusters().insert((engine, name.clone()), cluster);
     }
 
     /// Shows it no more.
-    pub fn forget(&self, name: &ClusterRef) {
-        self.clusters().remove(name);
+    pub fn forget(&self, engine: &'static str, name: &ClusterRef) {
+        self.clusters().remove(&(engine, name.clone()));
     }
 
-    fn clusters(&self) -> MutexGuard<'_, HashMap<ClusterRef, Cluster>> {
+    fn clusters(&self) -> MutexGuard<'_, HashMap<(&'static str, ClusterRef), Cluster>> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,9 +106,9 @@ impl Metrics {
     pub fn text(&self) -> String {
         let (state, term, ready, wanted, lag) =
             (Values::default(), Values::default(), Values::default(), Values::default(), Values::default());
-        for (name, cluster) in self.clusters().iter() {
+        for ((engine, name), cluster) in self.clusters().iter() {
             let Cluster { state: word, term: number, ready: serving, wanted: members } = cluster;
-            let mut labels = labels(name);
+            let mut labels = labels(engine, name);
             term.get_or_create(&labels).set(float(*number));
             ready.get_or_create(&labels).set(float(*serving as u64));
             wanted.get_or_create(&labels).set(f64::from(*members));
@@ -98,10 +116,7 @@ impl Metrics {
             state.get_or_create(&labels).set(1.0);
         }
         for members in self.members.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            members.each_report(|name, member, report| {
-                let Some(seconds) = report.state.replication.as_ref().and_then(|channel| channel.lag_seconds) else { return };
-                let mut labels = labels(name);
-                labels.push(("pod", member.to_owned()));
+            members.each(&mut |labels, seconds| {
                 lag.get_or_create(&labels).set(seconds);
             });
         }
@@ -110,7 +125,11 @@ impl Metrics {
         registry.register("cluster_term", "Term of the last claimed authority", term);
         registry.register("cluster_members_ready", "Members that serve", ready);
         registry.register("cluster_members", "Members that are wanted", wanted);
-        registry.register("cluster_member_lag_seconds", "Age of the oldest transaction received and not applied", lag);
+        registry.register(
+            "cluster_member_lag_seconds",
+            "How far a member is behind: what it received and has not applied, or what the primary has and it has not",
+            lag,
+        );
         registry.register("reconciles", "Reconciles", self.reconciles.clone());
         registry.register("reconcile_errors", "Reconciles that failed, by category", self.errors.clone());
         registry.register_with_unit("reconcile", "How long reconciles take", Unit::Seconds, self.seconds.0.clone());
@@ -132,8 +151,8 @@ impl Drop for Measure<'_> {
     }
 }
 
-fn labels(name: &ClusterRef) -> Labels {
-    vec![("namespace", name.namespace.clone().unwrap_or_default()), ("cluster", name.name.clone())]
+fn labels(engine: &str, name: &ClusterRef) -> Labels {
+    vec![("namespace", name.namespace.clone()), ("cluster", name.name.clone()), ("engine", engine.to_owned())]
 }
 
 /// Exact up to 2^53, which no term and no count reaches.
@@ -149,22 +168,22 @@ mod tests {
     #[test]
     fn a_cluster_is_shown_until_it_is_forgotten() {
         let metrics = Metrics::default();
-        let name = ClusterRef::new("simple").within("here");
-        metrics.show(&name, Cluster { state: "Healthy".into(), term: 3, ready: 2, wanted: 3 });
+        let name = ClusterRef { namespace: "here".into(), name: "simple".into() };
+        metrics.show("mysql", &name, Cluster { state: "Healthy".into(), term: 3, ready: 2, wanted: 3 });
         metrics.failed("Apply");
         drop(metrics.measure());
         let text = metrics.text();
         for line in [
-            r#"understudy_cluster_state{namespace="here",cluster="simple",state="Healthy"} 1.0"#,
-            r#"understudy_cluster_term{namespace="here",cluster="simple"} 3.0"#,
-            r#"understudy_cluster_members_ready{namespace="here",cluster="simple"} 2.0"#,
+            r#"understudy_cluster_state{namespace="here",cluster="simple",engine="mysql",state="Healthy"} 1.0"#,
+            r#"understudy_cluster_term{namespace="here",cluster="simple",engine="mysql"} 3.0"#,
+            r#"understudy_cluster_members_ready{namespace="here",cluster="simple",engine="mysql"} 2.0"#,
             r#"understudy_reconcile_errors_total{category="Apply"} 1"#,
             "understudy_reconciles_total 1",
             "understudy_reconcile_seconds_count 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        metrics.forget(&name);
+        metrics.forget("mysql", &name);
         assert!(!metrics.text().contains("simple"));
     }
 }

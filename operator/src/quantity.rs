@@ -1,9 +1,20 @@
 //! Kubernetes quantities as exact numbers, for comparing and for arithmetic. Formatting stays Kubernetes' business.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Parts of one: the finest that Kubernetes knows.
 const NANO: i128 = 1_000_000_000;
+
+/// The memory that a container may count on.
+#[must_use]
+pub fn memory(resources: Option<&ResourceRequirements>) -> Option<u64> {
+    let resources = resources?;
+    let of = |list: &Option<BTreeMap<String, Quantity>>| list.as_ref().and_then(|list| units(list.get("memory")?));
+    of(&resources.limits).or_else(|| of(&resources.requests))
+}
 
 /// The value in billionths, exact; `None` when this is no quantity or absurdly large.
 #[must_use]

@@ -8,33 +8,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crds::mysql::{MySQLCluster, MySQLClusterStatus, TransitionKind};
+use crds::shared::{ClusterStatus, TransitionKind};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::PostParams;
 use kube::core::error_boundary::InvalidObject;
+use kube::core::object::HasStatus;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field};
 
+use crate::act::{ActError, act};
 use crate::apply::volumes::{Growth, Refused};
 use crate::apply::{Applied, ApplyError, Live, apply};
+use crate::build::template_size;
 use crate::clock::now;
 use crate::context::{Context, LISTEN, Notes};
+use crate::decision::{Decision, Step};
+use crate::desired::Desired;
+use crate::engine::{Engine, News};
 use crate::events::Kind;
 use crate::members::{Said, Target};
 use crate::metrics::Cluster;
-use crate::mysql::act::{ActError, act};
-use crate::mysql::build::{build, template_size};
-use crate::mysql::decide::{Decision, Step, decide};
-use crate::mysql::explain;
-use crate::mysql::observe::{self, ObserveError, observe};
-use crate::mysql::observed::Observed;
-use crate::mysql::status::{self, Obstacle, Pass};
-use crate::mysql::validate::{Desired, validate};
+use crate::observe::{self, ObserveError, observe};
+use crate::observed::Observed;
 use crate::pauses;
 use crate::secrets::{self, PasswordMissing, SecretsError};
+use crate::status::{self, Obstacle, Pass};
 use crate::watches::{ClusterRef, Guarded, NotSynced};
 
 /// A pass that takes longer has met an API server that does not answer; all of it can be begun anew.
@@ -56,7 +57,7 @@ pub enum Error {
     #[error(transparent)]
     NotSynced(#[from] NotSynced),
     /// The custom resource cannot be read.
-    #[error("get MySQLCluster: {0}")]
+    #[error("get the custom resource: {0}")]
     Read(#[source] kube::Error),
     /// Observing failed.
     #[error(transparent)]
@@ -103,11 +104,11 @@ impl Error {
 ///
 /// # Errors
 /// Never: what fails is logged, counted, and tried again ever later.
-pub async fn reconcile(cluster: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+pub async fn reconcile<E: Engine>(cluster: Arc<Guarded<E>>, context: Arc<Context<E>>) -> Result<Action, std::convert::Infallible> {
     static RUN: AtomicU64 = AtomicU64::new(1);
-    let name = ClusterRef::from_obj(&*cluster);
+    let name = ClusterRef::of(&*cluster);
     let run = RUN.fetch_add(1, Ordering::Relaxed);
-    let label = format!("{}/{}", name.namespace.as_deref().unwrap_or_default(), name.name);
+    let label = name.to_string();
     let _measure = context.metrics.measure();
     let notes = context.notes(&name);
     if let Err(invalid) = &cluster.0 {
@@ -131,25 +132,25 @@ pub async fn reconcile(cluster: Arc<Guarded>, context: Arc<Context>) -> Result<A
 }
 
 /// What is malformed is told and left alone; it stops no other (I13).
-fn unreadable(context: &Context, name: &ClusterRef, invalid: &InvalidObject) {
-    let about = ObjectReference { uid: invalid.metadata.uid.clone(), ..ObjectReference::from(name.clone()) };
+fn unreadable<E: Engine>(context: &Context<E>, name: &ClusterRef, invalid: &InvalidObject) {
+    let about = ObjectReference { uid: invalid.metadata.uid.clone(), ..ObjectReference::from(name.object::<E>()) };
     tracing::warn!(cluster = %name, error = invalid.error, "this object cannot be read; it is left alone");
     context.events.say(&about, Kind::Warning, "Unreadable", "Read", &format!("this object cannot be read: {}", invalid.error));
 }
 
-struct Reconcile<'a> {
-    context: &'a Context,
+struct Reconcile<'a, E: Engine> {
+    context: &'a Context<E>,
     name: &'a ClusterRef,
     label: &'a str,
     run: u64,
     notes: &'a Notes,
 }
 
-impl Reconcile<'_> {
+impl<E: Engine> Reconcile<'_, E> {
     /// Returns when to look again.
     async fn run(&self) -> Result<Duration, Error> {
         self.context.caches.ready().await?;
-        let mut known: Option<(MySQLCluster, Said)> = None;
+        let mut known: Option<(E::Kind, Said<E>)> = None;
         for _ in 0..ROUNDS {
             let (cluster, said) = match known.take() {
                 Some(known) => known,
@@ -161,7 +162,7 @@ impl Reconcile<'_> {
                     }
                 },
             };
-            let term = cluster.status.as_ref().map_or(0, |status| status.term);
+            let term = cluster.status().map_or(0, ClusterStatus::term);
             let span = tracing::info_span!("reconcile", cluster = self.label, run = self.run, term, state = field::Empty);
             match self.round(cluster, &said).instrument(span).await? {
                 Round::Done(after) => return Ok(after.min(pauses::about(RESYNC))),
@@ -174,28 +175,28 @@ impl Reconcile<'_> {
 
     /// What the members say, then the custom resource, so that it is at least as new: an order that these reports do not know yet overtakes
     /// ours, and one that they know stands on a claim that is read here (I8).
-    async fn read(&self) -> Result<Option<(MySQLCluster, Said)>, Error> {
+    async fn read(&self) -> Result<Option<(E::Kind, Said<E>)>, Error> {
         let said = self.context.members.said(self.name);
         // talks to Kubernetes: the watch may be older than our own last write, and a claim stands on it.
         let cluster = self.api().get_opt(&self.name.name).await.map_err(Error::Read)?;
         Ok(cluster.map(|cluster| (cluster, said)))
     }
 
-    async fn round(&self, cluster: MySQLCluster, said: &Said) -> Result<Round, Error> {
+    async fn round(&self, cluster: E::Kind, said: &Said<E>) -> Result<Round<E>, Error> {
         let (context, now) = (self.context, now());
-        let old = cluster.status.clone().unwrap_or_default();
-        let generation = cluster.metadata.generation;
-        if cluster.metadata.deletion_timestamp.is_some() {
+        let old = cluster.status().cloned().unwrap_or_default();
+        let generation = cluster.meta().generation;
+        if cluster.meta().deletion_timestamp.is_some() {
             // Its objects go with it, by their owner references; nobody is ordered about any more.
             context.members.forget(self.name);
             return Ok(Round::Done(RESYNC));
         }
-        if cluster.spec.suspend {
+        if E::is_suspended(&cluster) {
             return self.write(cluster, status::suspended(&old, generation, now), RESYNC).await;
         }
 
         // pure
-        let desired = match validate(&cluster) {
+        let desired = match E::validate(&cluster) {
             Ok(desired) => desired,
             Err(invalid) => {
                 context.events.say(&cluster.object_ref(&()), Kind::Warning, "InvalidSpec", "Validate", &invalid.to_string());
@@ -213,16 +214,16 @@ impl Reconcile<'_> {
         }
 
         // pure
-        let decision = decide(&desired, &observed, &old, now);
+        let decision = E::decide(&desired, &observed, &old, now);
         Span::current().record("state", decision.state.as_str());
         self.tell(&cluster, &old, &observed, &decision);
-        context.explain.record(self.name, &desired, explain::decided(&cluster, &desired, &observed, &old, &decision, now));
+        context.explain.record(self.name, &desired, E::recorded(&cluster, &desired, &observed, &old, &decision, now));
 
         // talks to Kubernetes: the claim, guarded by resourceVersion. Nothing else of this decision is carried out.
         if let Some(authority) = decision.intent.clone() {
             tracing::info!(reason = decision.reason, ?authority, "claiming");
             let mut status = old.clone();
-            authority.write(&mut status);
+            E::claim(authority, &mut status);
             return self.claim(cluster, status).await;
         }
 
@@ -240,16 +241,10 @@ impl Reconcile<'_> {
 
         // pure
         let pass = Pass { desired: &desired, observed: &observed, decision: &decision, obstacles: &obstacles, generation, settled };
-        let status = status::status(&pass, &old, now);
-        context.metrics.show(
-            self.name,
-            Cluster {
-                state: status.state.clone(),
-                term: status.term,
-                ready: status.members.iter().filter(|member| member.ready).count(),
-                wanted: desired.replicas,
-            },
-        );
+        let status = E::status(&pass, &old, now);
+        let serving = observed.members.keys().filter(|ordinal| E::serves(&status, &desired.member_name(**ordinal))).count();
+        let shown = Cluster { state: decision.state.as_str().to_owned(), term: status.term(), ready: serving, wanted: desired.replicas };
+        context.metrics.show(E::LABEL, self.name, shown);
 
         // talks to Kubernetes
         let after = [decision.requeue, observe::look_again(&live, now), (!obstacles.is_empty()).then_some(OBSTACLE)];
@@ -264,9 +259,9 @@ impl Reconcile<'_> {
     /// Secrets and objects. Returns whether Kubernetes has taken up all of it, what stands in the way, and what failed unexpectedly.
     async fn establish(
         &self,
-        desired: &Desired,
-        observed: &Observed,
-        decision: &Decision,
+        desired: &Desired<E>,
+        observed: &Observed<E>,
+        decision: &Decision<E>,
         live: &Live,
     ) -> (bool, Vec<Obstacle>, Option<Error>) {
         let mut obstacles = Vec::new();
@@ -294,24 +289,24 @@ impl Reconcile<'_> {
 
     async fn ensure(
         &self,
-        desired: &Desired,
-        observed: &Observed,
-        decision: &Decision,
+        desired: &Desired<E>,
+        observed: &Observed<E>,
+        decision: &Decision<E>,
         live: &Live,
         obstacles: &mut Vec<Obstacle>,
     ) -> Result<Applied, Error> {
         let context = self.context;
         self.listen(desired, observed, targets(desired, observed), obstacles).await?;
         let set = live.stateful_sets.iter().find(|set| set.name_any() == desired.name);
-        let objects = build(desired, decision.replicas, set.and_then(|set| template_size(set)), &context.sidecar_image);
+        let objects = E::build(desired, decision.replicas, set.and_then(|set| template_size(set)), &context.sidecar_image);
         Ok(apply(&context.client, desired, &objects, live, &self.notes.memory).await?)
     }
 
     /// Makes sure of the Secrets, and listens to the members with the certificates that are in them.
     async fn listen(
         &self,
-        desired: &Desired,
-        observed: &Observed,
+        desired: &Desired<E>,
+        observed: &Observed<E>,
         targets: Vec<Target>,
         obstacles: &mut Vec<Obstacle>,
     ) -> Result<(), Error> {
@@ -329,13 +324,13 @@ impl Reconcile<'_> {
     }
 
     /// Log and Events of a decision, once.
-    fn tell(&self, cluster: &MySQLCluster, old: &MySQLClusterStatus, observed: &Observed, decision: &Decision) {
+    fn tell(&self, cluster: &E::Kind, old: &E::Status, observed: &Observed<E>, decision: &Decision<E>) {
         let (events, about) = (&self.context.events, cluster.object_ref(&()));
-        let state = decision.state.as_str();
-        if decision.intent.is_some() || old.state != state {
+        let (state, before) = (decision.state.as_str(), old.head());
+        if decision.intent.is_some() || before.state != state {
             events.say(&about, Kind::Normal, state, "Decide", &decision.reason);
         }
-        if old.state != state || old.reason != decision.reason {
+        if before.state != state || before.reason != decision.reason {
             tracing::info!(reason = decision.reason, "decided");
         } else {
             tracing::debug!(reason = decision.reason, "decided");
@@ -349,13 +344,8 @@ impl Reconcile<'_> {
         if let Some(refusal) = &decision.refused {
             events.say(&about, Kind::Warning, "SwitchoverRefused", "Decide", refusal);
         }
-        for member in observed.members.values() {
-            let archive = member.report.answered().and_then(|report| report.state.archive.as_ref());
-            let known = old.members.iter().find(|known| known.name == member.name).and_then(|known| known.archive.as_ref());
-            if let Some(archive) = archive.filter(|archive| known != Some(&archive.file)) {
-                let message = format!("{} held {} alone: archived on its volume as {}", member.name, archive.gtids, archive.file);
-                events.say(&about, Kind::Warning, "ErrantArchived", "Repair", &message);
-            }
+        for News { reason, action, message } in E::news(observed, old) {
+            events.say(&about, Kind::Warning, reason, action, &message);
         }
         for (member, refusal) in self.context.members.refusals(about.uid.as_deref().unwrap_or_default()) {
             events.say(&about, Kind::Warning, "OrderRefused", "Act", &format!("{member} refused its order: {refusal}"));
@@ -363,8 +353,8 @@ impl Reconcile<'_> {
     }
 
     /// Writes the status unless it says so already.
-    async fn write(&self, cluster: MySQLCluster, status: MySQLClusterStatus, after: Duration) -> Result<Round, Error> {
-        if cluster.status.as_ref() == Some(&status) {
+    async fn write(&self, cluster: E::Kind, status: E::Status, after: Duration) -> Result<Round<E>, Error> {
+        if cluster.status() == Some(&status) {
             return Ok(Round::Done(after));
         }
         match self.claim(cluster, status).await? {
@@ -375,8 +365,8 @@ impl Reconcile<'_> {
     }
 
     /// Writes the status if nobody else wrote the object since it was read.
-    async fn claim(&self, mut cluster: MySQLCluster, status: MySQLClusterStatus) -> Result<Round, Error> {
-        cluster.status = Some(status);
+    async fn claim(&self, mut cluster: E::Kind, status: E::Status) -> Result<Round<E>, Error> {
+        *cluster.status_mut() = Some(status);
         match self.api().replace_status(&self.name.name, &PostParams::default(), &cluster).await {
             Ok(written) => Ok(Round::Claimed(Box::new(written))),
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Round::Conflict),
@@ -386,25 +376,25 @@ impl Reconcile<'_> {
         }
     }
 
-    fn api(&self) -> Api<MySQLCluster> {
-        Api::namespaced(self.context.client.clone(), self.name.namespace.as_deref().unwrap_or_default())
+    fn api(&self) -> Api<E::Kind> {
+        Api::namespaced(self.context.client.clone(), &self.name.namespace)
     }
 }
 
 /// A change of primary that began a moment ago: orders and the route are all that matters. One that takes longer is told in status, and what
 /// stands in its way is mended.
-fn hurries(status: &MySQLClusterStatus, now: Timestamp) -> bool {
-    let change = status.transition.as_ref().filter(|change| matches!(change.kind, TransitionKind::Switchover | TransitionKind::Failover));
+fn hurries(status: &impl ClusterStatus, now: Timestamp) -> bool {
+    let change = status.transition().filter(|change| matches!(change.kind, TransitionKind::Switchover | TransitionKind::Failover));
     let since = change.and_then(|change| change.since.parse::<Timestamp>().ok());
     since.is_some_and(|since| now.duration_since(since).abs() < SignedDuration::try_from(HURRY).unwrap_or(SignedDuration::ZERO))
 }
 
 /// How a round ended.
-enum Round {
+enum Round<E: Engine> {
     /// All done; look again after this.
     Done(Duration),
     /// The status was written: decide again on what it says now.
-    Claimed(Box<MySQLCluster>),
+    Claimed(Box<E::Kind>),
     /// Somebody else wrote it: start over.
     Conflict,
 }
@@ -428,10 +418,10 @@ fn obstacle(error: &Error) -> Option<Obstacle> {
     Some(Obstacle { reason, message: apply.to_string(), passes })
 }
 
-fn targets(desired: &Desired, observed: &Observed) -> Vec<Target> {
-    let target = |(ordinal, member): (&u32, &crate::mysql::observed::Member)| {
+fn targets<E: Engine>(desired: &Desired<E>, observed: &Observed<E>) -> Vec<Target> {
+    let targets = observed.members.iter().filter_map(|(ordinal, member)| {
         let pod = member.pod.as_ref()?;
         Some(Target { member: member.name.clone(), pod: pod.uid.clone(), ip: pod.ip.as_ref()?.parse().ok()?, host: desired.host(*ordinal) })
-    };
-    observed.members.iter().filter_map(target).collect()
+    });
+    targets.collect()
 }

@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, join_all, select_all};
 use hyper::header::{HeaderValue, USER_AGENT};
 use kube::api::ListParams;
 use kube::runtime::controller;
-use kube::{Client, Config};
+use kube::{Client, Config, Resource};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,10 +19,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::Run;
 use crate::context::Context;
+use crate::engine::Engine;
 use crate::events::Events;
 use crate::lease::{Candidate, Held, Lost};
 use crate::members::Members;
 use crate::metrics::Metrics;
+use crate::mongo::Mongo;
+use crate::mysql::MySql;
 use crate::pauses;
 use crate::reconcile::reconcile;
 use crate::server::{self, Health};
@@ -35,6 +38,8 @@ const CONCURRENCY: u16 = 32;
 const GRACE: Duration = Duration::from_secs(4);
 /// The API server may still be out of reach when the first pod of a node starts.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
+/// How often it is looked whether a kind that was not defined is, at least. Jitter adds up to as much again.
+const UNDEFINED: Duration = Duration::from_secs(30);
 /// Connecting to the API server.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -47,11 +52,11 @@ pub enum RunError {
     /// The client cannot be made.
     #[error("Kubernetes client: {0}")]
     Client(#[source] kube::Error),
-    /// The definition is missing.
-    #[error("MySQLCluster CRD not found; kubectl apply -f crds/yaml")]
+    /// No kind is defined.
+    #[error("no CRD of Understudy found; kubectl apply -f crds/yaml")]
     NoDefinition,
     /// Rights are missing.
-    #[error("the operator may not list MySQLClusters ({0}); install its RBAC rules with the chart")]
+    #[error("the operator may not list its custom resources ({0}); install its RBAC rules with the chart")]
     Forbidden(String),
     /// No answer.
     #[error("the API server does not answer: {0}")]
@@ -87,8 +92,12 @@ pub async fn run(options: Run) -> Result<(), RunError> {
 /// When it cannot start, or lost its Lease.
 pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let scopes = scopes(&options.namespaces);
+    let mut found = false;
     for scope in &scopes {
-        probe(&client, scope).await?;
+        found |= probe::<MySql>(&client, scope).await? | probe::<Mongo>(&client, scope).await?;
+    }
+    if !found {
+        return Err(RunError::NoDefinition);
     }
     let mut held = None;
     if options.leader_elect {
@@ -101,11 +110,19 @@ pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: wat
         };
     }
     let events = Events::start(client.clone(), options.pod_name.clone());
-    let (contexts, mut controllers): (Vec<_>, Vec<_>) =
-        scopes.iter().map(|scope| controller(&client, scope, &health.metrics, &events, &options.sidecar_image, stop.clone())).unzip();
+    let start = Start { client: &client, metrics: &health.metrics, events: &events, sidecar_image: &options.sidecar_image, stop: &stop };
+    let mut controllers = Vec::new();
+    let mut ready = Vec::new();
+    for scope in &scopes {
+        // One line an engine.
+        for Served { ready: watches, controller } in [start.engine::<MySql>(scope).await?, start.engine::<Mongo>(scope).await?] {
+            ready.extend(watches);
+            controllers.push(controller);
+        }
+    }
     // Ends with this function: nothing of a server that was dropped goes on.
     let mut background = JoinSet::new();
-    background.spawn(ready(contexts, health));
+    background.spawn(all_ready(ready, health));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?options.namespaces, "serving");
     let end = tokio::select! {
         _ = select_all(&mut controllers) => Ok(()),
@@ -125,49 +142,94 @@ pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: wat
     end
 }
 
-/// The controller of one scope; it runs when it is polled, until `stop`.
-fn controller(
-    client: &Client,
-    scope: &Scope,
-    metrics: &Arc<Metrics>,
-    events: &Events,
-    sidecar_image: &str,
-    stop: watch::Receiver<bool>,
-) -> (Arc<Context>, BoxFuture<'static, ()>) {
-    let wake = Wake::default();
-    let members = Arc::new(Members::new(wake.clone()));
-    metrics.listen_to(Arc::clone(&members));
-    let (controller, caches) = watches::start(client, scope);
-    let context = Context::new(client.clone(), caches, members, Arc::clone(metrics), events.clone(), sidecar_image.to_owned());
-    let context = Arc::new(context);
-    let forgetful = Arc::clone(&context);
-    let reconciles = controller
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(wake.stream())
-        .graceful_shutdown_on(stopped(stop))
-        .run(reconcile, |_: Arc<Guarded>, error, _| match *error {}, Arc::clone(&context));
-    let run = reconciles.for_each(move |end| {
-        match end {
-            Ok(_) => {}
-            // What belonged to it may outlive it for a moment.
-            Err(controller::Error::ObjectNotFound(gone)) => {
-                forgetful.forget(&ClusterRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default()));
-            }
-            Err(error) => tracing::warn!(%error, "controller"),
-        }
-        std::future::ready(())
-    });
-    (context, Box::pin(run))
+/// What every controller shares.
+struct Start<'a> {
+    client: &'a Client,
+    metrics: &'a Arc<Metrics>,
+    events: &'a Events,
+    sidecar_image: &'a str,
+    stop: &'a watch::Receiver<bool>,
 }
 
-/// Says so when every watch has shown what there is.
-async fn ready(contexts: Vec<Arc<Context>>, health: Arc<Health>) {
-    for context in contexts {
-        while let Err(error) = context.caches.ready().await {
-            tracing::warn!(%error, "not ready yet");
+/// One engine in one scope.
+struct Served {
+    /// Ends when every watch has shown what there is; absent while the kind is not defined.
+    ready: Option<BoxFuture<'static, ()>>,
+    /// Runs when it is polled, until the operator stops.
+    controller: BoxFuture<'static, ()>,
+}
+
+impl Start<'_> {
+    async fn engine<E: Engine>(&self, scope: &Scope) -> Result<Served, RunError> {
+        let defined = probe::<E>(self.client, scope).await?;
+        let (context, controller) = self.controller::<E>(scope);
+        if defined {
+            return Ok(Served { ready: Some(Box::pin(watched(context))), controller });
+        }
+        // A chart's upgrade brings no new definitions: the clusters of the other engines must not wait for somebody to add it.
+        let kind = E::Kind::kind(&());
+        tracing::warn!(%kind, "CRD not found, so these clusters are not served until it is there; kubectl apply -f crds/yaml");
+        let (client, scope, stop) = (self.client.clone(), scope.clone(), self.stop.clone());
+        let controller = async move {
+            tokio::select! {
+                () = defined_at_last::<E>(&client, &scope) => controller.await,
+                () = stopped(stop) => {}
+            }
+        };
+        Ok(Served { ready: None, controller: Box::pin(controller) })
+    }
+
+    fn controller<E: Engine>(&self, scope: &Scope) -> (Arc<Context<E>>, BoxFuture<'static, ()>) {
+        let wake = Wake::default();
+        let members = Arc::new(Members::<E>::new(wake.clone()));
+        self.metrics.listen_to(Arc::clone(&members));
+        let (controller, caches) = watches::start::<E>(self.client, scope);
+        let (metrics, image) = (Arc::clone(self.metrics), self.sidecar_image.to_owned());
+        let context = Arc::new(Context::new(self.client.clone(), caches, members, metrics, self.events.clone(), image));
+        let forgetful = Arc::clone(&context);
+        let reconciles = controller
+            .with_config(controller::Config::default().concurrency(CONCURRENCY))
+            .reconcile_on(wake.stream().map(|cluster| cluster.object::<E>()))
+            .graceful_shutdown_on(stopped(self.stop.clone()))
+            .run(reconcile::<E>, |_: Arc<Guarded<E>>, error, _| match *error {}, Arc::clone(&context));
+        let run = reconciles.for_each(move |end| {
+            match end {
+                Ok(_) => {}
+                // What belonged to it may outlive it for a moment.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    forgetful.forget(&ClusterRef { namespace: gone.namespace.unwrap_or_default(), name: gone.name });
+                }
+                Err(error) => tracing::warn!(%error, "controller"),
+            }
+            std::future::ready(())
+        });
+        (context, Box::pin(run))
+    }
+}
+
+/// Ends when every watch of `context` has shown what there is.
+async fn watched<E: Engine>(context: Arc<Context<E>>) {
+    while let Err(error) = context.caches.ready().await {
+        tracing::warn!(%error, "not ready yet");
+    }
+}
+
+/// Says so when all of them are.
+async fn all_ready(watches: Vec<BoxFuture<'static, ()>>, health: Arc<Health>) {
+    join_all(watches).await;
+    health.ready.store(true, Ordering::Relaxed);
+}
+
+/// Ends when the kind is defined.
+async fn defined_at_last<E: Engine>(client: &Client, scope: &Scope) {
+    loop {
+        sleep(pauses::about(UNDEFINED)).await;
+        match probe::<E>(client, scope).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "cannot look for the CRD"),
         }
     }
-    health.ready.store(true, Ordering::Relaxed);
 }
 
 /// One controller a namespace, or one for all.
@@ -187,14 +249,14 @@ async fn client() -> Result<Client, RunError> {
     Client::try_from(config).map_err(RunError::Client)
 }
 
-/// Whether custom resources can be listed at all.
-async fn probe(client: &Client, scope: &Scope) -> Result<(), RunError> {
+/// Whether the custom resources of an engine are defined; an error when they cannot be listed.
+async fn probe<E: Engine>(client: &Client, scope: &Scope) -> Result<bool, RunError> {
     let (begun, mut pause) = (Instant::now(), pauses::growing(Duration::from_millis(100), Duration::from_secs(2)));
     loop {
-        let error = match scope.api::<Guarded>(client).list(&ListParams::default().limit(1)).await {
-            Ok(_) => return Ok(()),
+        let error = match scope.api::<Guarded<E>>(client).list(&ListParams::default().limit(1)).await {
+            Ok(_) => return Ok(true),
             // By its code: an unknown path has no reason that the client knows.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Err(RunError::NoDefinition),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
             Err(kube::Error::Api(status)) if status.is_forbidden() => return Err(RunError::Forbidden(status.message.clone())),
             Err(error) => error,
         };

@@ -12,19 +12,19 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use ring::rand::{SecureRandom, SystemRandom};
 use sidecar_protocol::client::{ClientError, tls_config};
-use sidecar_protocol::mysql::PORT;
 
 use crate::apply::{ApplyError, MANAGER, check_owner};
+use crate::build::metadata;
+use crate::desired::Desired;
+use crate::engine::Engine;
 use crate::hidden::Hidden;
-use crate::mysql::build::metadata;
-use crate::mysql::names;
-use crate::mysql::validate::Desired;
+use crate::names;
 use crate::pki::{self, Authority, Held, Members, Names, Pair, PkiError, Step};
 
 /// Key of a password in a user's Secret.
-const PASSWORD: &str = "password";
+pub const PASSWORD: &str = "password";
 /// Length of the passwords that we make: 190 bits.
-const PASSWORD_LENGTH: usize = 32;
+pub const PASSWORD_LENGTH: usize = 32;
 /// On `NAME-ca`: the request for a rotation that was last answered.
 const ANSWERED_ANNOTATION: &str = "understudy.dev/rotated-certificates";
 
@@ -57,11 +57,11 @@ impl SecretsError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordMissing {
     /// There is none.
-    #[error("Secret {0} (spec.database.secret) does not exist; create it with the key 'password'")]
-    NoSecret(String),
+    #[error("Secret {0} ({1}) does not exist; create it with the key 'password'")]
+    NoSecret(String, &'static str),
     /// It has no usable password.
-    #[error("Secret {0} (spec.database.secret) needs the key 'password' with one line of text")]
-    NoPassword(String),
+    #[error("Secret {0} ({1}) needs the key 'password' with one line of text")]
+    NoPassword(String, &'static str),
 }
 
 impl PasswordMissing {
@@ -102,27 +102,33 @@ pub struct Ensured {
 ///
 /// # Errors
 /// When a Secret cannot be read or written, or is not ours.
-pub async fn ensure(client: &Client, desired: &Desired, trusts: &[Option<String>], now: Timestamp) -> Result<Ensured, SecretsError> {
+pub async fn ensure<E: Engine>(
+    client: &Client,
+    desired: &Desired<E>,
+    trusts: &[Option<String>],
+    now: Timestamp,
+) -> Result<Ensured, SecretsError> {
     let secrets = Secrets { api: Api::namespaced(client.clone(), &desired.namespace), desired };
-    let name = &desired.name;
-    let (system, tls, ca) =
-        tokio::try_join!(secrets.get(names::system(name)), secrets.get(names::tls(name)), secrets.get(names::ca(name)))?;
-    secrets.system(system).await?;
-    let credentials = secrets.certificates(tls, ca, trusts, now).await?;
-    let missing = secrets.app().await?;
+    let (credentials, missing) = tokio::try_join!(secrets.certificates(trusts, now), E::accounts(&secrets))?;
     Ok(Ensured { credentials, missing })
 }
 
-type Data = BTreeMap<String, ByteString>;
+/// What a Secret holds.
+pub type Data = BTreeMap<String, ByteString>;
 
-struct Secrets<'a> {
+/// The Secrets of one cluster.
+pub struct Secrets<'a, E: Engine> {
     api: Api<Secret>,
-    desired: &'a Desired,
+    /// Whose.
+    pub desired: &'a Desired<E>,
 }
 
-impl Secrets<'_> {
+impl<E: Engine> Secrets<'_, E> {
     /// One of our own, checked to be that.
-    async fn get(&self, name: String) -> Result<Slot, ApplyError> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or is somebody else's.
+    pub async fn get(&self, name: String) -> Result<Slot, ApplyError> {
         let living = self.read(&name).await?;
         if let Some(secret) = &living {
             check_owner::<Secret>(&secret.metadata, &self.desired.owner())?;
@@ -135,7 +141,10 @@ impl Secrets<'_> {
     }
 
     /// Writes `data` unless the Secret holds it already.
-    async fn write(&self, slot: &Slot, type_: &str, data: Data, annotation: Option<(&str, &str)>) -> Result<(), ApplyError> {
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn write(&self, slot: &Slot, type_: &str, data: Data, annotation: Option<(&str, &str)>) -> Result<(), ApplyError> {
         let Slot { name, living } = slot;
         let fresh = || Secret { metadata: metadata(self.desired, name.clone()), type_: Some(type_.to_owned()), ..Secret::default() };
         let mut wanted = living.clone().unwrap_or_else(fresh);
@@ -154,18 +163,34 @@ impl Secrets<'_> {
         Ok(())
     }
 
-    /// Passwords of the internal accounts: made once.
-    async fn system(&self, slot: Slot) -> Result<(), SecretsError> {
+    /// `NAME-system` with a random text of each of these lengths under these keys: made once.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub async fn system(&self, keys: &[(&str, usize)]) -> Result<(), SecretsError> {
+        let slot = self.get(names::system(&self.desired.name)).await?;
         let mut data = slot.data();
-        for account in ["replication", "clone"] {
-            if slot.text(account).is_none_or(|password| password.is_empty()) {
-                data.insert(account.to_owned(), bytes(password()?.reveal()));
+        for (key, length) in keys {
+            if slot.text(key).is_none_or(|text| text.is_empty()) {
+                data.insert((*key).to_owned(), bytes(random(*length)?.reveal()));
             }
         }
         Ok(self.write(&slot, "Opaque", data, None).await?)
     }
 
-    async fn certificates(&self, tls: Slot, ca: Slot, trusts: &[Option<String>], now: Timestamp) -> Result<Credentials, SecretsError> {
+    /// The password in a Secret of the user's, named in `field`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn password(&self, name: &str, field: &'static str) -> Result<Result<Hidden, PasswordMissing>, ApplyError> {
+        let Some(secret) = self.read(name).await? else { return Ok(Err(PasswordMissing::NoSecret(name.to_owned(), field))) };
+        let password = text(&secret, PASSWORD).filter(|text| is_line(text)).map(Hidden::new);
+        Ok(password.ok_or_else(|| PasswordMissing::NoPassword(name.to_owned(), field)))
+    }
+
+    async fn certificates(&self, trusts: &[Option<String>], now: Timestamp) -> Result<Credentials, SecretsError> {
+        let name = &self.desired.name;
+        let (tls, ca) = tokio::try_join!(self.get(names::tls(name)), self.get(names::ca(name)))?;
         let names = Names { cluster: self.desired.name.clone(), namespace: self.desired.namespace.clone() };
         let held = Held { authority: authority(&ca), members: members(&tls) };
         let asked = self.desired.rotate.as_deref();
@@ -182,47 +207,25 @@ impl Secrets<'_> {
         let pair = authority.operator.ok_or(PkiError::NoKey)?;
         Ok(Credentials { bundle, pair })
     }
-
-    /// What an application needs.
-    async fn app(&self) -> Result<Option<PasswordMissing>, SecretsError> {
-        let Some(database) = &self.desired.database else { return Ok(None) };
-        let slot = self.get(names::app(&self.desired.name)).await?;
-        let (password, missing) = match &database.secret {
-            None => (slot.text(PASSWORD).filter(|text| is_line(text)).map(Hidden::new), None),
-            Some(name) => match self.read(name).await? {
-                None => (None, Some(PasswordMissing::NoSecret(name.clone()))),
-                Some(secret) => match text(&secret, PASSWORD).filter(|text| is_line(text)) {
-                    None => (None, Some(PasswordMissing::NoPassword(name.clone()))),
-                    Some(password) => (Some(Hidden::new(password)), None),
-                },
-            },
-        };
-        if missing.is_some() {
-            // What applications use now stays.
-            return Ok(missing);
-        }
-        let password = match password {
-            Some(password) => password,
-            None => self::password()?,
-        };
-        let data = app_data(self.desired, &database.owner, &database.name, &password);
-        self.write(&slot, "Opaque", data, None).await?;
-        Ok(None)
-    }
 }
 
 /// A name and what lives under it.
-struct Slot {
+#[derive(Debug)]
+pub struct Slot {
     name: String,
     living: Option<Secret>,
 }
 
 impl Slot {
-    fn data(&self) -> Data {
+    /// All of it.
+    #[must_use]
+    pub fn data(&self) -> Data {
         self.living.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default()
     }
 
-    fn text(&self, key: &str) -> Option<String> {
+    /// The text under `key`.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<String> {
         text(self.living.as_ref()?, key)
     }
 }
@@ -231,11 +234,15 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
 }
 
-fn bytes(text: &str) -> ByteString {
+/// Text as Secrets hold it.
+#[must_use]
+pub fn bytes(text: &str) -> ByteString {
     ByteString(text.as_bytes().to_vec())
 }
 
-fn is_line(text: &str) -> bool {
+/// Whether it is one line of printable text.
+#[must_use]
+pub fn is_line(text: &str) -> bool {
     !text.is_empty() && !text.contains(char::is_control)
 }
 
@@ -286,23 +293,9 @@ fn members_data(members: &Members) -> Data {
         .into()
 }
 
-fn app_data(desired: &Desired, username: &str, database: &str, password: &Hidden) -> Data {
-    let host = format!("{}.{}.svc", names::primary(&desired.name), desired.namespace);
-    let uri = format!("mysql://{}:{}@{host}:{PORT}/{}", encoded(username), encoded(password.reveal()), encoded(database));
-    [
-        ("host", host.as_str()),
-        ("port", &PORT.to_string()),
-        ("username", username),
-        (PASSWORD, password.reveal()),
-        ("database", database),
-        ("uri", &uri),
-    ]
-    .map(|(name, text)| (name.to_owned(), bytes(text)))
-    .into()
-}
-
 /// Percent-encoded, as a part of a URI.
-fn encoded(text: &str) -> String {
+#[must_use]
+pub fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
@@ -311,19 +304,27 @@ fn encoded(text: &str) -> String {
         .collect()
 }
 
+/// A password of our own making.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn password() -> Result<Hidden, SecretsError> {
+    random(PASSWORD_LENGTH)
+}
+
 /// Letters and digits only: it survives every shell, URI and option file.
-fn password() -> Result<Hidden, SecretsError> {
+fn random(length: usize) -> Result<Hidden, SecretsError> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let random = SystemRandom::new();
-    let mut password = String::with_capacity(PASSWORD_LENGTH);
-    while password.len() < PASSWORD_LENGTH {
+    let mut text = String::with_capacity(length);
+    while text.len() < length {
         let mut draw = [0_u8; PASSWORD_LENGTH];
         random.fill(&mut draw).map_err(|_| SecretsError::Random)?;
         // Four times 62 is 248: what is above would make some letters likelier.
         let letters = draw.iter().filter(|byte| **byte < 248).map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]));
-        password.extend(letters.take(PASSWORD_LENGTH - password.len()));
+        text.extend(letters.take(length - text.len()));
     }
-    Ok(Hidden::new(password))
+    Ok(Hidden::new(text))
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_cluster_named_twice_is_looked_at_once_and_can_be_named_again() {
-        let (wake, cluster) = (Wake::default(), ClusterRef::new("simple").within("here"));
+        let (wake, cluster) = (Wake::default(), ClusterRef { namespace: "here".into(), name: "simple".into() });
         let mut stream = pin!(wake.stream());
         assert!(stream.next().now_or_never().is_none());
         wake.wake(&cluster);

@@ -2,12 +2,11 @@
 //!
 //! No watch on Secrets: the operator may not know which there are. What a reader never looks at is dropped before it is kept.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display, Formatter};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::mysql::MySQLCluster;
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -23,13 +22,41 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::apply::Live;
-use crate::mysql::names::{CLUSTER_LABEL, MANAGED_BY, RECORD_LABEL};
+use crate::engine::Engine;
+use crate::names::{CLUSTER_LABEL, ENGINE_LABEL, MANAGED_BY, RECORD_LABEL};
 use crate::pauses;
 
 /// A custom resource that may be unreadable: one malformed object must not stop the watch of all others (I13).
-pub type Guarded = DeserializeGuard<MySQLCluster>;
-/// A cluster, by name.
-pub type ClusterRef = ObjectRef<Guarded>;
+pub type Guarded<E> = DeserializeGuard<<E as Engine>::Kind>;
+
+/// A cluster of one engine, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ClusterRef {
+    /// The name of `object`.
+    #[must_use]
+    pub fn of<K: Resource>(object: &K) -> Self {
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+
+    /// As the controller knows it.
+    #[must_use]
+    pub fn object<E: Engine>(&self) -> ObjectRef<Guarded<E>> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+}
+
+impl Display for ClusterRef {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
 
 /// The first lists take milliseconds; who waits longer says so and tries again.
 const SYNC_DEADLINE: Duration = Duration::from_secs(10);
@@ -76,29 +103,31 @@ impl Scope {
 
 /// The controller of custom resources in `scope`, awake to everything that belongs to them, and the caches it fills.
 #[must_use]
-pub fn start(client: &Client, scope: &Scope) -> (Controller<Guarded>, Caches) {
-    let ours = || watcher::Config::default().labels(&format!("{}={},{CLUSTER_LABEL}", MANAGED_BY.0, MANAGED_BY.1));
-    let slices = watcher::Config::default().labels(&format!("{}={},{CLUSTER_LABEL}", SLICE_MANAGER.0, SLICE_MANAGER.1));
-    let (clusters, stream) = watch::<Guarded>(client, scope, watcher::Config::default(), strip);
+pub fn start<E: Engine>(client: &Client, scope: &Scope) -> (Controller<Guarded<E>>, Caches) {
+    // Each engine's watches see its own clusters' objects only.
+    let labelled = |by: (&str, &str)| format!("{}={},{ENGINE_LABEL}={},{CLUSTER_LABEL}", by.0, by.1, E::LABEL);
+    let ours = || watcher::Config::default().labels(&labelled(MANAGED_BY));
+    let slices = watcher::Config::default().labels(&labelled(SLICE_MANAGER));
+    let (clusters, stream) = watch::<Guarded<E>>(client, scope, watcher::Config::default(), strip);
     let controller = Controller::for_stream(stream, clusters);
     let (stateful_sets, stream) = watch(client, scope, ours(), strip::<StatefulSet>);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     let (services, stream) = watch(client, scope, ours(), strip::<Service>);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     // Not the record of decisions, which changes with each of them.
-    let maps = watcher::Config::default().labels(&format!("{}={},{CLUSTER_LABEL},!{}", MANAGED_BY.0, MANAGED_BY.1, RECORD_LABEL.0));
+    let maps = watcher::Config::default().labels(&format!("{},!{}", labelled(MANAGED_BY), RECORD_LABEL.0));
     let (config_maps, stream) = watch(client, scope, maps, strip::<ConfigMap>);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     let (disruption_budgets, stream) = watch(client, scope, ours(), strip::<PodDisruptionBudget>);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     let (network_policies, stream) = watch(client, scope, ours(), strip::<NetworkPolicy>);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     let (slices, stream) = watch(client, scope, slices, strip::<EndpointSlice>);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     let (pods, stream) = watch(client, scope, ours(), strip_pod);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     let (claims, stream) = watch(client, scope, ours(), strip::<PersistentVolumeClaim>);
-    let controller = controller.watches_stream(stream, owner);
+    let controller = controller.watches_stream(stream, owner::<E, _>);
     let caches = Caches { stateful_sets, services, config_maps, disruption_budgets, network_policies, slices, pods, claims };
     (controller, caches)
 }
@@ -139,8 +168,8 @@ fn strip_pod(pod: &mut Pod) {
 }
 
 /// The cluster that an object is labelled with.
-fn owner<K: Resource>(object: K) -> Option<ClusterRef> {
-    Some(ClusterRef::new(object.labels().get(CLUSTER_LABEL)?).within(&object.namespace()?))
+fn owner<E: Engine, K: Resource>(object: K) -> Option<ObjectRef<Guarded<E>>> {
+    Some(ObjectRef::new(object.labels().get(CLUSTER_LABEL)?).within(&object.namespace()?))
 }
 
 impl Caches {
@@ -197,5 +226,7 @@ where
 }
 
 fn of<K: Resource<DynamicType = ()> + Clone>(store: &Store<K>, cluster: &ClusterRef) -> Vec<Arc<K>> {
-    store.state_filter(|object| object.meta().namespace == cluster.namespace && object.labels().get(CLUSTER_LABEL) == Some(&cluster.name))
+    store.state_filter(|object| {
+        object.meta().namespace.as_ref() == Some(&cluster.namespace) && object.labels().get(CLUSTER_LABEL) == Some(&cluster.name)
+    })
 }

@@ -4,7 +4,12 @@
 use std::path::PathBuf;
 
 use crds::mysql::MySQLCluster;
-use operator::mysql::build::{Objects, build, template_size};
+use operator::build::{Objects, template_size};
+use operator::desired::Desired as Checked;
+use operator::engine::Engine;
+use operator::mongo::Mongo;
+use operator::mysql::MySql;
+use operator::mysql::build::build;
 use operator::mysql::validate::{Desired, validate};
 use serde::Serialize;
 
@@ -12,8 +17,13 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/build").join(name)
 }
 
-fn desired(name: &str) -> Desired {
+fn checked<E: Engine>(name: &str) -> Checked<E> {
     let text = std::fs::read_to_string(path(&format!("{name}.yaml"))).unwrap();
+    E::validate(&serde_yaml::from_str::<E::Kind>(&text).unwrap()).unwrap()
+}
+
+fn desired(name: &str) -> Desired {
+    let text = std::fs::read_to_string(path(&format!("mysql/{name}.yaml"))).unwrap();
     validate(&serde_yaml::from_str::<MySQLCluster>(&text).unwrap()).unwrap()
 }
 
@@ -31,9 +41,9 @@ fn document(object: &impl Serialize) -> String {
     format!("---\n{}", serde_yaml::to_string(object).unwrap())
 }
 
-fn golden(name: &str) {
-    let desired = desired(name);
-    let built = text(&build(&desired, desired.replicas, None, "registry.example/understudy:1"));
+fn golden<E: Engine>(name: &str) {
+    let desired = checked::<E>(name);
+    let built = text(&E::build(&desired, desired.replicas, None, "registry.example/understudy:1"));
     let file = path(&format!("{name}.golden.yaml"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, &built).unwrap();
@@ -45,17 +55,20 @@ fn golden(name: &str) {
 
 #[test]
 fn the_smallest_object_gets_every_default() {
-    golden("smallest");
+    golden::<MySql>("mysql/smallest");
+    golden::<Mongo>("mongo/smallest");
 }
 
 #[test]
 fn every_field_arrives_where_it_belongs() {
-    golden("everything");
+    golden::<MySql>("mysql/everything");
+    golden::<Mongo>("mongo/everything");
 }
 
 #[test]
 fn one_member_has_no_disruption_budget() {
-    golden("single");
+    golden::<MySql>("mysql/single");
+    golden::<Mongo>("mongo/single");
 }
 
 #[test]
@@ -91,4 +104,22 @@ fn nothing_of_a_cluster_is_named_or_selected_by_another() {
     let labels = |objects: &Objects| objects.stateful_set.spec.clone().unwrap().template.metadata.unwrap().labels.unwrap();
     assert!(selector(&one).iter().all(|(key, value)| labels(&one).get(key) == Some(value)));
     assert!(!selector(&one).iter().all(|(key, value)| labels(&two).get(key) == Some(value)));
+}
+
+#[test]
+fn a_set_and_a_cluster_of_the_same_name_select_nothing_of_each_other() {
+    let mut set = checked::<Mongo>("mongo/smallest");
+    let cluster = desired("smallest");
+    set.name.clone_from(&cluster.name);
+    let set = Mongo::build(&set, 3, None, "u").stateful_set.spec.unwrap();
+    let cluster = build(&cluster, 3, None, "u").stateful_set.spec.unwrap();
+    assert_ne!(set.selector.match_labels, cluster.selector.match_labels);
+}
+
+#[test]
+fn a_new_user_restarts_nobody() {
+    let mut set = checked::<Mongo>("mongo/everything");
+    let before = Mongo::build(&set, 3, None, "u").stateful_set;
+    set.own.users.pop();
+    assert_eq!(Mongo::build(&set, 3, None, "u").stateful_set, before);
 }

@@ -1,7 +1,8 @@
 //! Everything that talks to Kubernetes: the cluster, its pods, Events and record of decisions, and one guarded annotation.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use crds::decisions::{self, Decided, KEY};
+use crds::mongo::MongoReplicaSet;
 use crds::mysql::MySQLCluster;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -16,9 +17,40 @@ const MANAGER: &str = "kubectl-understudy";
 /// Others write the same object now and then; always is a fault.
 const ATTEMPTS: usize = 10;
 
+/// What kind of cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// A MySQLCluster: `NAME`, or `myc/NAME`.
+    MySql,
+    /// A MongoReplicaSet: `mrs/NAME`.
+    Mongo,
+}
+
+impl Engine {
+    /// What `text` names.
+    fn parse(text: &str) -> Result<(Self, String)> {
+        let Some((kind, name)) = text.split_once('/') else { return Ok((Self::MySql, text.to_owned())) };
+        match kind.to_lowercase().as_str() {
+            "myc" | "mysqlcluster" | "mysqlclusters" => Ok((Self::MySql, name.to_owned())),
+            "mrs" | "mongoreplicaset" | "mongoreplicasets" => Ok((Self::Mongo, name.to_owned())),
+            _ => bail!("{kind} is no kind of Understudy: write myc/{name} for a MySQLCluster, mrs/{name} for a MongoReplicaSet"),
+        }
+    }
+
+    /// The database's container, and the label of its kind.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MySql => "mysql",
+            Self::Mongo => "mongodb",
+        }
+    }
+}
+
 /// One cluster.
 pub struct Access {
     client: Client,
+    /// Its kind.
+    pub engine: Engine,
     /// Namespace of the cluster.
     pub namespace: String,
     /// Context of the kubeconfig, if not the current one.
@@ -33,15 +65,32 @@ impl Access {
         let options = KubeConfigOptions { context: place.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_kubeconfig(&options).await.context("no Kubernetes: check KUBECONFIG and --context")?;
         let namespace = place.namespace.unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: Client::try_from(config)?, namespace, context: place.context, name })
+        let (engine, name) = Engine::parse(&name)?;
+        Ok(Self { client: Client::try_from(config)?, engine, namespace, context: place.context, name })
     }
 
     fn clusters(&self) -> Api<MySQLCluster> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// Makes sure that there is one.
+    pub async fn exists(&self) -> Result<()> {
+        if self.engine == Engine::MySql {
+            return self.cluster().await.map(drop);
+        }
+        let sets = Api::<MongoReplicaSet>::namespaced(self.client.clone(), &self.namespace);
+        let found = sets.get_opt(&self.name).await.with_context(|| format!("get MongoReplicaSet {}", self.name))?;
+        ensure!(found.is_some(), "no MongoReplicaSet {} in namespace {}", self.name, self.namespace);
+        Ok(())
+    }
+
     /// The custom resource.
     pub async fn cluster(&self) -> Result<MySQLCluster> {
+        ensure!(
+            self.engine == Engine::MySql,
+            "this verb is for MySQL; `logs` and `explain` also take a MongoReplicaSet, mrs/{}",
+            self.name
+        );
         match self.clusters().get_opt(&self.name).await {
             Ok(Some(cluster)) => Ok(cluster),
             Ok(None) => {
@@ -64,7 +113,11 @@ impl Access {
 
     /// Finds its pods.
     pub fn selector(&self) -> String {
-        format!("understudy.dev/cluster={},app.kubernetes.io/managed-by=understudy", self.name)
+        format!(
+            "understudy.dev/cluster={},app.kubernetes.io/name={},app.kubernetes.io/managed-by=understudy",
+            self.name,
+            self.engine.label()
+        )
     }
 
     /// Events about an object, oldest first; none when they may not be read.
@@ -114,5 +167,18 @@ impl Access {
     pub async fn withdraw(&self, key: &str, value: &str) -> Result<()> {
         let ours = |cluster: &MySQLCluster| Ok(cluster.annotations().get(key).filter(|now| *now != value).cloned());
         self.annotate(key, ours).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_named_as_kubectl_names_it() {
+        assert_eq!(Engine::parse("shop").unwrap(), (Engine::MySql, "shop".to_owned()));
+        assert_eq!(Engine::parse("myc/shop").unwrap(), (Engine::MySql, "shop".to_owned()));
+        assert_eq!(Engine::parse("mrs/stock").unwrap(), (Engine::Mongo, "stock".to_owned()));
+        assert!(Engine::parse("pod/stock").unwrap_err().to_string().contains("mrs/stock"));
     }
 }

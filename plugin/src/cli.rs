@@ -86,11 +86,11 @@ pub enum Verb {
     },
     /// Logs of the members, in the order of time.
     Logs {
-        /// The MySQLCluster.
+        /// The MySQLCluster, or mrs/NAME of a MongoReplicaSet.
         name: String,
         /// One member; all if absent.
         member: Option<String>,
-        /// The sidecar's instead of mysqld's.
+        /// The sidecar's instead of the database's.
         #[arg(long)]
         sidecar: bool,
         /// Go on as lines come.
@@ -115,7 +115,7 @@ pub enum Verb {
     },
     /// The last decisions of the operator with their inputs, refusals included.
     Explain {
-        /// The MySQLCluster.
+        /// The MySQLCluster, or mrs/NAME of a MongoReplicaSet.
         name: String,
         /// How many.
         #[arg(long, default_value_t = 5)]

@@ -8,7 +8,7 @@ use crate::table::{Paint, short, table};
 
 /// Prints the newest `last` decisions, oldest first.
 pub async fn run(access: &Access, last: usize) -> Result<()> {
-    access.cluster().await?;
+    access.exists().await?;
     let all = access.decisions().await?;
     ensure!(
         !all.is_empty(),
@@ -48,7 +48,7 @@ fn text(paint: Paint, decided: &Decided) -> String {
     say("route", route.clone());
     text.push_str(&table(
         paint,
-        &["MEMBER", "SEEN", "POD", "MYSQLD", "ROLE", "DATA", "TERM", "FOLLOWS", "LAG", "HOLDS", "ACCEPTED", "PROBLEM"],
+        &["MEMBER", "SEEN", "POD", "PROCESS", "ROLE", "DATA", "TERM", "FOLLOWS", "LAG", "HOLDS", "ACCEPTED", "PROBLEM"],
         &members.iter().map(row).collect::<Vec<_>>(),
     ));
     text
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_claim_says_who_takes_over_from_whom() {
-        use crds::mysql::{Transition, TransitionKind};
+        use crds::shared::{Transition, TransitionKind};
         let claim = Claim {
             term: 4,
             primary: Some("shop-1".to_owned()),

@@ -37,7 +37,7 @@ pub async fn sql(access: &Access, member: Option<&str>, arguments: &[String]) ->
 
 /// Logs of `member`, or of all.
 pub async fn logs(access: &Access, member: Option<&str>, sidecar: bool, follow: bool, tail: i64) -> Result<ExitCode> {
-    let container = if sidecar { "sidecar" } else { "mysql" };
+    let container = if sidecar { "sidecar" } else { access.engine.label() };
     let mut command = kubectl(access, &["logs", "-c", container, &format!("--tail={tail}")]);
     match member {
         Some(member) => {

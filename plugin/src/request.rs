@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail, ensure};
 use crds::annotations::{ANY, FENCED};
-use crds::mysql::{MySQLCluster, MySQLClusterStatus, TransitionKind};
+use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use crds::shared::TransitionKind;
 use kube::ResourceExt;
 
 /// State of a cluster in which nothing safe can be done without a person.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use crds::annotations::SWITCHOVER;
 use crds::conditions::PROGRESSING;
-use crds::mysql::{MySQLClusterStatus, TransitionKind};
+use crds::mysql::MySQLClusterStatus;
+use crds::shared::TransitionKind;
 use tokio::time::Instant;
 
 use crate::access::Access;

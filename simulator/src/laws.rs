@@ -155,7 +155,7 @@ impl World {
 
     /// A status was written: what it claims must be so (I2, I3, I6, I8, I10).
     pub fn claimed(&mut self, before: &crds::mysql::MySQLClusterStatus) {
-        use crds::mysql::TransitionKind::Failover;
+        use crds::shared::TransitionKind::Failover;
         let status = std::rc::Rc::clone(&self.api.read.status);
         if status.term < before.term || (before.initialised && !status.initialised) {
             self.broken("I8", || format!("the recorded term goes from {} to {}", before.term, status.term));

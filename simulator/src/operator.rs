@@ -9,7 +9,8 @@ use crds::mysql::MySQLClusterStatus;
 use jiff::Timestamp;
 use operator::mysql::decide::{Decision, Route, Step, decide};
 use operator::mysql::observed::{Member, Observed, PodSeen, Seen, StatefulSetSeen};
-use operator::mysql::status::{Pass, status};
+use operator::mysql::status::status;
+use operator::status::Pass;
 use sidecar_protocol::mysql::{Assignment, State};
 use sidecar_protocol::{Report, SILENCE_MILLIS};
 
@@ -178,7 +179,7 @@ impl World {
                     ready: pod.ready && !pod.node_down,
                     deleting: pod.deleting.is_some(),
                     outdated: pod.revision != revision,
-                    trouble: None,
+                    ..PodSeen::default()
                 };
                 Some((seen, pod.since))
             })
@@ -364,10 +365,10 @@ impl World {
             return self.wake(number, RETRY);
         }
         let asked = &read.annotations;
-        observed.consent = asked.consent.map(|(member, term)| (name(member), term));
-        observed.switchover = asked.switchover.map(|(member, term)| (member.map_or_else(|| "any".to_owned(), name), term));
-        observed.fenced = asked.fenced.iter().map(|member| name(*member)).collect();
-        observed.reclone = asked.reclone.map(|(member, uuid)| (name(member), crate::history::uuid_text(uuid)));
+        observed.asked.consent = asked.consent.map(|(member, term)| (name(member), term));
+        observed.asked.switchover = asked.switchover.map(|(member, term)| (member.map_or_else(|| "any".to_owned(), name), term));
+        observed.asked.fenced = asked.fenced.iter().map(|member| name(*member)).collect();
+        observed.asked.reclone = asked.reclone.map(|(member, uuid)| (name(member), crate::history::uuid_text(uuid)));
         let born = read.status.initialised;
         if !born {
             for member in 0..read.desired.replicas {

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use operator::members::material;
+use operator::mysql::material;
 use operator::mysql::observed::Seen;
 use sidecar::mysql::converge::refuse;
 use sidecar::term::Promise;

@@ -264,7 +264,7 @@ fn is_well(world: &World) -> bool {
         ours.zip(leader)
             .is_some_and(|(ours, leader)| ours.executed.contains(leader.executed) && leader.logged.contains(strays(ours.executed)))
     };
-    says && world.api.read.status.transition.as_ref().is_none_or(|change| change.kind == crds::mysql::TransitionKind::TakenBack)
+    says && world.api.read.status.transition.as_ref().is_none_or(|change| change.kind == crds::shared::TransitionKind::TakenBack)
         && ordinals().all(|member| (member < replicas) == world.member(member).pod.is_some())
         && (0..replicas).all(|member| there(member) && follow(member))
 }

@@ -61,10 +61,10 @@ capabilities:
 {{- /* What the operator does in a namespace whose clusters it serves. No list or watch on Secrets, no exec. */ -}}
 {{- define "understudy.rules" -}}
 - apiGroups: [understudy.dev]
-  resources: [mysqlclusters]
+  resources: [mysqlclusters, mongoreplicasets]
   verbs: [get, list, watch]
 - apiGroups: [understudy.dev]
-  resources: [mysqlclusters/status]
+  resources: [mysqlclusters/status, mongoreplicasets/status]
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]

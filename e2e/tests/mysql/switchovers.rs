@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use crds::annotations::SWITCHOVER;
-use crds::mysql::TransitionKind;
+use crds::shared::TransitionKind;
 use e2e::{Lab, Plugin};
 use mysql_async::prelude::Queryable;
 use serde_json::json;

@@ -12,8 +12,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{ApplyError, MANAGER};
-use crate::mysql::names::{self, selector_text};
-use crate::mysql::validate::Desired;
+use crate::desired::Desired;
+use crate::engine::Engine;
+use crate::names::{self, selector_text};
 use crate::quantity;
 
 /// A refused size is asked for again after this long: somebody may have changed the StorageClass or the quota.
@@ -64,8 +65,8 @@ impl Refusals {
 
 /// Before the first member of a cluster is made: a volume of its name that is going with an earlier cluster would be taken for its
 /// own, and then go.
-pub(super) async fn wait_for_old(client: &Client, desired: &Desired) -> Result<(), ApplyError> {
-    let selector = selector_text(&desired.name);
+pub(super) async fn wait_for_old<E: Engine>(client: &Client, desired: &Desired<E>) -> Result<(), ApplyError> {
+    let selector = selector_text::<E>(&desired.name);
     let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &desired.namespace)
         .list(&ListParams::default().labels(&selector))
         .await
@@ -82,14 +83,14 @@ fn is_going(claim: &PersistentVolumeClaim) -> bool {
     claim.metadata.deletion_timestamp.is_some() || owners.into_iter().any(|owner| owner.kind == "StatefulSet" || owner.kind == "Pod")
 }
 
-fn ordinal(desired: &Desired, claim: &PersistentVolumeClaim) -> Option<u32> {
+fn ordinal<E: Engine>(desired: &Desired<E>, claim: &PersistentVolumeClaim) -> Option<u32> {
     names::claim_ordinal(&desired.name, claim.metadata.name.as_deref()?)
 }
 
 /// Asks for the wanted size where a volume is smaller.
-pub(super) async fn grow(
+pub(super) async fn grow<E: Engine>(
     client: &Client,
-    desired: &Desired,
+    desired: &Desired<E>,
     claims: &[Arc<PersistentVolumeClaim>],
     refusals: &Refusals,
 ) -> Result<Growth, ApplyError> {
@@ -125,7 +126,7 @@ pub(super) async fn grow(
 }
 
 /// A claim that is not bound yet cannot change, and one that is being deleted need not.
-fn is_too_small(claim: &PersistentVolumeClaim, desired: &Desired) -> bool {
+fn is_too_small<E: Engine>(claim: &PersistentVolumeClaim, desired: &Desired<E>) -> bool {
     let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     let asked = || quantity::units(claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")?);
     bound && claim.metadata.deletion_timestamp.is_none() && asked() < quantity::units(&desired.volume.size)

@@ -7,11 +7,11 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use sidecar_protocol::API_PORT;
 use sidecar_protocol::client::{Client, ClientError, Reports};
-use sidecar_protocol::mysql::State;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{Slot, Target};
+use crate::engine::Engine;
 use crate::pauses;
 use crate::wake::Wake;
 use crate::watches::ClusterRef;
@@ -21,15 +21,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A connection attempt costs little, and its success ends an outage. Jitter adds up to as much again.
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
-pub(super) struct Stream {
+pub(super) struct Stream<E: Engine> {
     pub cluster: ClusterRef,
     pub uid: String,
     pub target: Target,
-    pub slot: Arc<Slot>,
+    pub slot: Arc<Slot<E>>,
     pub wake: Wake,
 }
 
-impl Stream {
+impl<E: Engine> Stream<E> {
     pub async fn run(self, mut tls: watch::Receiver<Arc<ClientConfig>>) {
         let mut pause = pauses::growing(FIRST_PAUSE, LAST_PAUSE);
         loop {
@@ -59,14 +59,14 @@ impl Stream {
         }
     }
 
-    async fn connect(&self, tls: Arc<ClientConfig>) -> Result<(Client, Reports<State>), ClientError> {
+    async fn connect(&self, tls: Arc<ClientConfig>) -> Result<(Client, Reports<E::State>), ClientError> {
         let address = SocketAddr::new(self.target.ip, API_PORT);
         let client = Client::connect(address, &self.target.host, tls).await?;
         let reports = client.reports().await?;
         Ok((client, reports))
     }
 
-    async fn listen(&self, reports: &mut Reports<State>, tls: &mut watch::Receiver<Arc<ClientConfig>>) -> Ended {
+    async fn listen(&self, reports: &mut Reports<E::State>, tls: &mut watch::Receiver<Arc<ClientConfig>>) -> Ended {
         let mut heard = false;
         let why = loop {
             let next = tokio::select! {

@@ -3,12 +3,6 @@
 //! What Understudy owns is not here: the sidecar appends it (`sidecar/src/mysql/cnf.rs`), operated or standalone, after everything
 //! else, so that it wins. Nothing secret is ever in this text.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use ring::digest::{SHA256, digest};
-
 use super::option::line;
 use super::validate::Desired;
 use crate::quantity;
@@ -28,7 +22,7 @@ pub fn my_cnf(desired: &Desired) -> String {
         text.push('\n');
     };
     set("binlog_expire_logs_seconds", &BINLOG_SECONDS.to_string());
-    if let Some(memory) = memory(desired.resources.as_ref()) {
+    if let Some(memory) = quantity::memory(desired.resources.as_ref()) {
         let pool = pool(memory);
         // MySQL rounds the pool up to chunks × instances; said here, so that it cannot round up beyond the limit.
         set("innodb_buffer_pool_instances", &pool.instances.to_string());
@@ -39,20 +33,6 @@ pub fn my_cnf(desired: &Desired) -> String {
         set(name, value);
     }
     text
-}
-
-/// Name of the ConfigMap that holds `text`: another text is another object, so that a pod keeps what it was started with.
-#[must_use]
-pub fn map_name(cluster: &str, text: &str) -> String {
-    let hash: String = digest(&SHA256, text.as_bytes()).as_ref()[..5].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{cluster}-config-{hash}")
-}
-
-/// The memory that mysqld may count on.
-fn memory(resources: Option<&ResourceRequirements>) -> Option<u64> {
-    let resources = resources?;
-    let of = |list: &Option<BTreeMap<String, Quantity>>| list.as_ref().and_then(|list| quantity::units(list.get("memory")?));
-    of(&resources.limits).or_else(|| of(&resources.requests))
 }
 
 struct Pool {
@@ -78,7 +58,7 @@ mod tests {
     use super::*;
     use crate::mysql::option;
     use crate::mysql::validate::validate;
-    use crds::mysql::OptionValue;
+    use crds::shared::OptionValue;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -194,12 +174,5 @@ mod tests {
     #[test]
     fn without_resources_mysql_keeps_its_own_default() {
         assert!(!my_cnf(&desired(json!({}))).contains("innodb_buffer_pool_size"));
-    }
-
-    #[test]
-    fn equal_text_has_one_name_and_another_text_another() {
-        assert_eq!(map_name("orders", "a"), map_name("orders", "a"));
-        assert_ne!(map_name("orders", "a"), map_name("orders", "b"));
-        assert!(map_name(&"a".repeat(40), "b").len() <= 63);
     }
 }

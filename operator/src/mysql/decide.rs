@@ -20,12 +20,15 @@ mod view;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::mysql::{AckMember, HandoverRequest, MySQLClusterStatus, Transition, TransitionKind};
+use crds::mysql::{AckMember, MySQLClusterStatus};
+use crds::shared::{HandoverRequest, Transition, TransitionKind};
 use jiff::Timestamp;
 use sidecar_protocol::mysql::Assignment;
 
+use super::MySql;
 use super::observed::Observed;
 use super::validate::Desired;
+pub use crate::decision::{Route, State, Step};
 use alarm::Alarm;
 pub use view::View;
 
@@ -34,103 +37,8 @@ const CHANGING: Duration = Duration::from_millis(200);
 /// How soon to look again while acknowledgements ramp up or members leave.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// State of a cluster in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// The first members come up.
-    Creating,
-    /// Every wanted member serves.
-    Healthy,
-    /// The primary serves, a replica does not.
-    Degraded,
-    /// Members are added or released.
-    Scaling,
-    /// Pods are replaced by their new revision.
-    Updating,
-    /// A planned change of primary.
-    SwitchingOver,
-    /// A change of primary because it is lost.
-    FailingOver,
-    /// The primary does not answer or does not accept writes yet; it stays the primary.
-    PrimaryUnavailable,
-    /// Nothing safe can be done without a person.
-    Lost,
-    /// No pods, on request.
-    Hibernated,
-}
-
-impl State {
-    /// The word in status, logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "Creating",
-            Self::Healthy => "Healthy",
-            Self::Degraded => "Degraded",
-            Self::Scaling => "Scaling",
-            Self::Updating => "Updating",
-            Self::SwitchingOver => "SwitchingOver",
-            Self::FailingOver => "FailingOver",
-            Self::PrimaryUnavailable => "PrimaryUnavailable",
-            Self::Lost => "Lost",
-            Self::Hibernated => "Hibernated",
-        }
-    }
-}
-
 /// What to do, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Decision {
-    /// State of the cluster.
-    pub state: State,
-    /// One sentence, the same in log, Event and condition.
-    pub reason: String,
-    /// Authority to claim first. When there is some, nothing else of this decision is acted on.
-    pub intent: Option<Authority>,
-    /// What each member must hold now, under the term of the status.
-    pub orders: BTreeMap<u32, Assignment>,
-    /// Whom `NAME-primary` routes to.
-    pub route: Route,
-    /// Replicas that the StatefulSet shall have now.
-    pub replicas: u32,
-    /// The one irreversible step of this pass.
-    pub step: Option<Step>,
-    /// What is being changed, if anything.
-    pub progressing: Option<String>,
-    /// What is missing, if anything.
-    pub degraded: Option<String>,
-    /// Reason and message of what only a person can mend.
-    pub stalled: Option<(String, String)>,
-    /// Why what a person asked for is not done.
-    pub refused: Option<String>,
-    /// When to look again; `None` waits for an event.
-    pub requeue: Option<Duration>,
-}
-
-/// Whom `NAME-primary` routes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// Whomever it routes to now.
-    Keep,
-    /// Nobody.
-    Nobody,
-    /// This ordinal.
-    To(u32),
-}
-
-/// A step that cannot be taken back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Delete a pod so that the StatefulSet makes it anew.
-    ReplacePod {
-        /// Its ordinal.
-        ordinal: u32,
-        /// UID, the precondition of the delete.
-        uid: String,
-        /// Why.
-        why: String,
-    },
-}
+pub type Decision = crate::decision::Decision<MySql>;
 
 /// The fields of status that claim authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,39 +91,12 @@ impl Authority {
 impl Decision {
     /// Nothing to do, in `state`, because of `reason`.
     pub(crate) fn new(view: &View<'_>, state: State, reason: impl Into<String>) -> Self {
-        Self {
-            state,
-            reason: reason.into(),
-            intent: None,
-            orders: BTreeMap::new(),
-            route: Route::Keep,
-            replicas: view.replicas_without_scaling_down(),
-            step: None,
-            progressing: None,
-            degraded: None,
-            stalled: None,
-            refused: None,
-            requeue: None,
-        }
+        Self::with(view.replicas_without_scaling_down(), state, reason)
     }
 
     /// Claim `authority` before anything else.
     pub(crate) fn claim(view: &View<'_>, state: State, reason: impl Into<String>, authority: Authority) -> Self {
-        let reason = reason.into();
-        Self { intent: Some(authority), progressing: Some(reason.clone()), ..Self::new(view, state, reason) }
-    }
-
-    /// The same, while something is being changed.
-    pub(crate) fn progressing(mut self, requeue: Option<Duration>) -> Self {
-        self.progressing = Some(self.reason.clone());
-        self.requeue = requeue;
-        self
-    }
-
-    /// The same, when only a person can mend it.
-    pub(crate) fn stalled(mut self, reason: &str) -> Self {
-        self.stalled = Some((reason.to_owned(), self.reason.clone()));
-        self
+        Self::new(view, state, reason).claiming(authority)
     }
 }
 
@@ -226,7 +107,7 @@ impl Decision {
 pub fn decide(desired: &Desired, observed: &Observed, status: &MySQLClusterStatus, now: Timestamp) -> Decision {
     let view = View { desired, observed, status, now };
     if desired.hibernate {
-        return hibernate(&view);
+        return Decision::hibernate(observed.members.values().filter(|member| member.pod.is_some()).count());
     }
     let mut decision = awake(&view);
     if decision.intent.is_none() {
@@ -251,17 +132,6 @@ fn awake(view: &View<'_>) -> Decision {
         Some(change) if change.kind == TransitionKind::Failover => failover::go_on(view, primary, change),
         _ => steady(view, primary),
     }
-}
-
-fn hibernate(view: &View<'_>) -> Decision {
-    let running = view.observed.members.values().filter(|member| member.pod.is_some()).count();
-    let mut decision = match running {
-        0 => Decision::new(view, State::Hibernated, "hibernate is set: no pods run, every volume is kept"),
-        left => Decision::new(view, State::Hibernated, format!("hibernate is set: {left} pods are stopping")).progressing(None),
-    };
-    decision.replicas = 0;
-    decision.route = Route::Nobody;
-    decision
 }
 
 /// Everybody follows the primary, and the rest of the house is kept; unless it is lost.

@@ -1,21 +1,31 @@
 //! (Observed, Decision) → what is recorded of it (pure): text for people, nothing secret.
 
-use std::collections::BTreeMap;
-
-use crds::annotations::{ASKED, counts};
 use crds::decisions::{Claim, Decided, Input};
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
 use jiff::Timestamp;
-use kube::ResourceExt;
 use sidecar_protocol::mysql::{Assignment, Data};
 
-use super::decide::{Authority, Decision, Route, Step};
-use super::observed::{Member, Observed, PodSeen, Seen};
+use super::decide::{Authority, Decision};
+use super::material;
+use super::observed::{Member, Observed};
 use super::validate::Desired;
-use crate::members::material;
+use crate::engine::News;
+use crate::explain::{self, recorded};
 
 /// A GTID set with more text than this has thousands of gaps; its beginning tells as much.
 const MAX_HELD: usize = 4096;
+
+/// What a member archived since the status was written.
+#[must_use]
+pub fn news(observed: &Observed, old: &MySQLClusterStatus) -> Vec<News> {
+    let news = observed.members.values().filter_map(|member| {
+        let archive = member.report.answered()?.state.archive.as_ref()?;
+        let known = old.members.iter().find(|known| known.name == member.name).and_then(|known| known.archive.as_ref());
+        let message = format!("{} held {} alone: archived on its volume as {}", member.name, archive.gtids, archive.file);
+        (known != Some(&archive.file)).then_some(News { reason: "ErrantArchived", action: "Repair", message })
+    });
+    news.collect()
+}
 
 /// What is recorded of `decision`.
 #[must_use]
@@ -27,28 +37,12 @@ pub fn decided(
     decision: &Decision,
     now: Timestamp,
 ) -> Decided {
-    let asked = ASKED.iter().filter_map(|key| Some(((*key).to_owned(), cluster.annotations().get(*key)?.clone())));
-    let asked = asked.filter(|(key, value)| counts(key, value, status.term));
     let orders = decision.orders.iter().map(|(ordinal, order)| (desired.member_name(*ordinal), assignment(desired, order)));
     Decided {
-        time: format!("{now:.3}"),
-        term: status.term,
-        state: decision.state.as_str().to_owned(),
-        reason: decision.reason.clone(),
         intent: decision.intent.as_ref().map(claim),
         orders: orders.collect(),
-        route: match decision.route {
-            Route::Keep => format!("as it is ({})", observed.route.as_ref().map_or("nobody", |(name, _)| name)),
-            Route::Nobody => "nobody".to_owned(),
-            Route::To(ordinal) => desired.member_name(ordinal),
-        },
-        step: decision.step.as_ref().map(|step| match step {
-            Step::ReplacePod { ordinal, why, .. } => format!("replace pod {}: {why}", desired.member_name(*ordinal)),
-        }),
-        refused: decision.refused.clone(),
-        stalled: decision.stalled.as_ref().map(|(reason, message)| format!("{reason}: {message}")),
-        asked: asked.collect::<BTreeMap<_, _>>(),
         members: observed.members.values().map(|member| input(desired, member)).collect(),
+        ..recorded(cluster, desired, observed, status, decision, now)
     }
 }
 
@@ -85,16 +79,9 @@ fn assignment(desired: &Desired, assignment: &Assignment) -> String {
 }
 
 fn input(desired: &Desired, member: &Member) -> Input {
-    let mut input = Input { name: member.name.clone(), pod: pod(member.pod.as_ref()), ..Input::default() };
-    let report = match &member.report {
-        Seen::Silent { since } => {
-            input.seen = format!("silent since {since:.3}");
-            return input;
-        }
-        Seen::Answered(report) => report,
-    };
+    let (mut input, report) = explain::input(member);
+    let Some(report) = report else { return input };
     let state = &report.state;
-    "answers".clone_into(&mut input.seen);
     input.process = Some(format!("{:?}", state.process));
     input.role = Some(format!("{:?}{}", state.role, if state.fenced { ", fenced itself" } else { "" }));
     input.data = match &state.data {
@@ -107,7 +94,6 @@ fn input(desired: &Desired, member: &Member) -> Input {
             material::progress(&state.data).map_or(String::new(), |percent| format!(", {percent} %"))
         )),
     };
-    input.term = Some(report.term);
     input.order = state.accepted.as_ref().map(|accepted| {
         let holds = if accepted.converged { "holds" } else { "not yet" };
         format!("{} (term {}, {holds})", assignment(desired, &accepted.assignment), accepted.term)
@@ -134,21 +120,12 @@ fn input(desired: &Desired, member: &Member) -> Input {
     input
 }
 
-fn pod(pod: Option<&PodSeen>) -> String {
-    match pod {
-        None => "none".to_owned(),
-        Some(pod) if pod.deleting => "being deleted".to_owned(),
-        Some(PodSeen { trouble: Some(trouble), .. }) => format!("{}: {}", trouble.reason, trouble.message),
-        Some(pod) if pod.ready => "ready".to_owned(),
-        Some(_) => "not ready".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mysql::decide::decide;
     use crate::mysql::validate::validate;
+    use crate::observed::{PodSeen, Seen};
     use serde_json::json;
     use sidecar_protocol::Report;
     use sidecar_protocol::mysql::State;

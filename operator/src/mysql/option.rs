@@ -1,15 +1,13 @@
 //! One option of mysqld, as the user writes it and as my.cnf holds it (pure). Nothing that a user writes here can become another
 //! option, a section or an include.
 
-use crds::mysql::{OWNED_FAMILIES, OWNED_OPTIONS, OptionValue};
+use crds::mysql::{OWNED_FAMILIES, OWNED_OPTIONS};
+use crds::shared::OptionValue;
+
+use crate::desired::Refused;
 
 /// Longest line, in bytes: MySQL reads option files through a buffer of 4096 and takes what is beyond for a line of its own.
 pub const MAX_LINE: usize = 4000;
-
-/// Why an option is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(pub String);
 
 /// Checks an option.
 ///

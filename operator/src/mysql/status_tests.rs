@@ -4,9 +4,14 @@ use sidecar_protocol::Report;
 use sidecar_protocol::mysql::{Process, Replication, State};
 
 use super::super::decide;
-use super::super::observed::{PodSeen, Seen, StatefulSetSeen, Trouble};
+use super::super::observed::{Observed, PodSeen, Seen, StatefulSetSeen, Trouble};
 use super::super::validate::validate;
 use super::*;
+use crate::decision::Route;
+use crate::mysql::decide::Decision;
+use crate::mysql::validate::{Desired, Invalid};
+use crate::status::{Obstacle, invalid, suspended};
+use crds::conditions::{DEGRADED, PROGRESSING, READY, STALLED};
 
 const UID: &str = "2b0e";
 

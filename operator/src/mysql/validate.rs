@@ -1,124 +1,31 @@
 //! Spec → [`Desired`] (pure): parse, don't check. After this step nobody reads the raw spec.
 //!
-//! The API server refuses most of this before us (`crds`), but an older definition may be installed, and what a name or an option
-//! may hold guards more than comfort: both end in files and addresses.
+//! What every kind has is checked in [`crate::desired`].
 
-use std::collections::BTreeMap;
+use crds::mysql::{Database, Durability, MySQLCluster};
 
-use crds::GROUP;
-use crds::mysql::{Database, Durability, MySQLCluster, PodOptions, PullPolicy, Retention, Services, UpdateStrategy};
-use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Resource;
+use super::{MySql, option};
+use crate::desired::Given;
+pub use crate::desired::Invalid;
+use crate::names;
 
-use super::{names, option};
-use crate::quantity;
-
-/// Ask for new certificates: a value that was not there before starts one rotation.
-pub const ROTATE_ANNOTATION: &str = "understudy.dev/rotate-certificates";
-/// Longest name of a cluster: Services and host names are made from it.
-const MAX_NAME: usize = 40;
 /// Most members: acknowledgements and positions stay readable, and ordinals short.
 const MAX_REPLICAS: u8 = 31;
 /// System schemas of MySQL.
 const SYSTEM_SCHEMAS: [&str; 4] = ["mysql", "sys", "information_schema", "performance_schema"];
 
 /// What the user wants, checked.
+pub type Desired = crate::desired::Desired<MySql>;
+
+/// What only a MySQL cluster has.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Desired {
-    /// Name of the cluster.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// UID of the custom resource.
-    pub uid: String,
-    /// Members, 1 to 31.
-    pub replicas: u32,
-    /// No pods, every volume kept.
-    pub hibernate: bool,
-    /// The operator replaces outdated pods; else the user does.
-    pub automatic_update: bool,
-    /// Members with a lower ordinal keep their revision.
-    pub partition: u32,
+pub struct Own {
     /// What a commit waits for when replicas are missing.
     pub durability: Durability,
-    /// Image of MySQL.
-    pub image: String,
-    /// When it is pulled.
-    pub image_pull_policy: Option<PullPolicy>,
-    /// With which Secrets.
-    pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// The volume of each member.
-    pub volume: Volume,
-    /// Resources of mysqld.
-    pub resources: Option<ResourceRequirements>,
-    /// Options of mysqld: checked names, one-line values, none that the operator owns.
-    pub config: BTreeMap<String, String>,
-    /// Scheduling and metadata of the pods.
-    pub pod: PodOptions,
     /// A database to create.
     pub database: Option<Database>,
-    /// How the Services are exposed.
-    pub services: Services,
     /// A replica that lags more is not ready.
     pub max_replica_lag_seconds: u32,
-    /// The value of [`ROTATE_ANNOTATION`].
-    pub rotate: Option<String>,
-}
-
-/// The volume of each member.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Volume {
-    /// Size, positive.
-    pub size: Quantity,
-    /// StorageClass, if not the default.
-    pub class: Option<String>,
-    /// What becomes of volumes that are no longer used.
-    pub retention: Retention,
-}
-
-/// What is wrong with a spec, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct Invalid {
-    /// Path of the field.
-    pub field: String,
-    /// What to write instead.
-    pub message: String,
-}
-
-impl Invalid {
-    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
-
-impl Desired {
-    /// Pod name of a member.
-    #[must_use]
-    pub fn member_name(&self, ordinal: u32) -> String {
-        format!("{}-{ordinal}", self.name)
-    }
-
-    /// Stable host name of a member.
-    #[must_use]
-    pub fn host(&self, ordinal: u32) -> String {
-        format!("{0}-{ordinal}.{0}.{1}.svc", self.name, self.namespace)
-    }
-
-    /// The reference that makes an object ours: it goes when the custom resource goes.
-    #[must_use]
-    pub fn owner(&self) -> OwnerReference {
-        OwnerReference {
-            api_version: MySQLCluster::api_version(&()).into_owned(),
-            kind: MySQLCluster::kind(&()).into_owned(),
-            name: self.name.clone(),
-            uid: self.uid.clone(),
-            controller: Some(true),
-            block_owner_deletion: None,
-        }
-    }
 }
 
 /// Checks `cluster`.
@@ -126,88 +33,31 @@ impl Desired {
 /// # Errors
 /// The first field that cannot be meant, and what to write instead.
 pub fn validate(cluster: &MySQLCluster) -> Result<Desired, Invalid> {
-    let metadata = &cluster.metadata;
-    let missing = |field: &str| Invalid::new(field, "the API server gives one to every object; this object did not come from it");
     let spec = &cluster.spec;
-    let valid = name(metadata.name.as_deref().unwrap_or_default())?;
-    if spec.replicas == 0 || spec.replicas > MAX_REPLICAS {
-        return Err(Invalid::new(
-            "spec.replicas",
-            format!("write 1 to {MAX_REPLICAS}; to stop all members and keep their volumes, set hibernate"),
-        ));
-    }
-    if spec.image.trim().is_empty() || spec.image.contains(char::is_whitespace) {
-        return Err(Invalid::new("spec.image", "name an image such as mysql:8.4"));
-    }
-    if quantity::units(&spec.storage.size).is_none_or(|bytes| bytes == 0) {
-        return Err(Invalid::new("spec.storage.size", "write a positive quantity such as 10Gi"));
-    }
-    if spec.suspend && spec.hibernate {
-        return Err(Invalid::new(
-            "spec.hibernate",
-            "a suspended cluster is left alone, so it cannot be put to sleep; set suspend or hibernate",
-        ));
-    }
-    let automatic_update = spec.update.strategy == UpdateStrategy::Automatic;
-    if !automatic_update && spec.update.partition > 0 {
-        return Err(Invalid::new("spec.update.partition", "needs update.strategy: Automatic; with OnDelete you choose the pods yourself"));
-    }
-    Ok(Desired {
-        name: valid,
-        namespace: metadata.namespace.clone().ok_or_else(|| missing("metadata.namespace"))?,
-        uid: metadata.uid.clone().ok_or_else(|| missing("metadata.uid"))?,
-        replicas: u32::from(spec.replicas),
-        hibernate: spec.hibernate,
-        automatic_update,
-        partition: u32::from(spec.update.partition),
-        durability: spec.durability,
-        image: spec.image.clone(),
+    let given = Given {
+        metadata: &cluster.metadata,
+        replicas: spec.replicas,
+        max_replicas: MAX_REPLICAS,
+        image: &spec.image,
+        example_image: "mysql:8.4",
         image_pull_policy: spec.image_pull_policy,
-        image_pull_secrets: spec.image_pull_secrets.clone(),
-        volume: Volume { size: spec.storage.size.clone(), class: spec.storage.class_name.clone(), retention: spec.storage.retention },
-        resources: spec.resources.clone(),
-        config: spec
-            .config
-            .iter()
-            .map(|(name, value)| {
-                option::parse(name, value).map_err(|refused| Invalid::new(format!("spec.config.{}", name.escape_debug()), refused.0))
-            })
-            .collect::<Result<_, _>>()?,
-        pod: pod(&spec.pod)?,
-        database: spec
-            .database
-            .as_ref()
-            .map(|database| self::database(database, metadata.name.as_deref().unwrap_or_default()))
-            .transpose()?,
-        services: spec.services.clone(),
-        max_replica_lag_seconds: spec.max_replica_lag_seconds.max(1),
-        rotate: metadata.annotations.as_ref().and_then(|all| all.get(ROTATE_ANNOTATION)).cloned(),
+        image_pull_secrets: &spec.image_pull_secrets,
+        storage: &spec.storage,
+        resources: spec.resources.as_ref(),
+        config: &spec.config,
+        pod: &spec.pod,
+        services: &spec.services,
+        update: spec.update,
+        suspend: spec.suspend,
+        hibernate: spec.hibernate,
+    };
+    given.check(option::parse, |name| {
+        Ok(Own {
+            durability: spec.durability,
+            database: spec.database.as_ref().map(|database| self::database(database, name)).transpose()?,
+            max_replica_lag_seconds: spec.max_replica_lag_seconds.max(1),
+        })
     })
-}
-
-fn name(name: &str) -> Result<String, Invalid> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if plain && name.len() <= MAX_NAME && name.starts_with(|char: char| char.is_ascii_lowercase()) && !name.ends_with('-') {
-        return Ok(name.to_owned());
-    }
-    Err(Invalid::new(
-        "metadata.name",
-        format!(
-            "use at most {MAX_NAME} lower-case letters, digits and '-', beginning with a letter; Services and host names are made from it"
-        ),
-    ))
-}
-
-fn pod(pod: &PodOptions) -> Result<PodOptions, Invalid> {
-    if let Some(key) =
-        pod.annotations.keys().chain(pod.labels.keys()).find(|key| key.split('/').next().is_some_and(|domain| domain == GROUP))
-    {
-        return Err(Invalid::new(
-            "spec.pod",
-            format!("{key}: labels and annotations under {GROUP}/ are the operator's; choose another name"),
-        ));
-    }
-    Ok(pod.clone())
 }
 
 fn database(database: &Database, cluster: &str) -> Result<Database, Invalid> {

@@ -58,7 +58,7 @@ fn replaced(view: &View<'_>, member: &AckMember) -> bool {
 pub fn closed_until_filled(view: &View<'_>) -> Option<String> {
     let left = u32::try_from(view.status.ack_set.iter().filter(|member| !replaced(view, member)).count()).unwrap_or(u32::MAX);
     let (acks, empty) = (view.status.acks, (0..view.desired.replicas).find(|ordinal| view.lost_its_data(*ordinal))?);
-    (view.desired.durability == Durability::Strict && left < acks).then(|| {
+    (view.desired.own.durability == Durability::Strict && left < acks).then(|| {
         let name = view.desired.member_name(empty);
         format!("durability is Strict, {acks} must acknowledge, {left} can; it goes on when {name} is filled")
     })
@@ -170,7 +170,7 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
     let degraded = if short {
         Some(format!("{connected} of the replicas that must acknowledge are connected, {} are needed: commits wait", status.acks))
     } else {
-        let reduced = view.desired.durability == Durability::Available && status.acks < wanted;
+        let reduced = view.desired.own.durability == Durability::Available && status.acks < wanted;
         reduced.then(|| format!("durability is Available: commits wait for {} acknowledgements instead of {wanted}", status.acks))
     };
     Plan { intent: None, order: status.acks, settling, degraded }
@@ -268,7 +268,7 @@ fn give_way(view: &View<'_>, primary: u32, record: &impl Fn(String, Vec<AckMembe
     let status = view.status;
     let semi_sync = view.state(primary)?.semi_sync.as_ref()?;
     let starving = semi_sync.clients < status.acks || semi_sync.unanswered;
-    if view.desired.durability != Durability::Available || !starving {
+    if view.desired.own.durability != Durability::Available || !starving {
         return None;
     }
     let gone = |member: &AckMember| match view.ordinal(&member.name).and_then(|ordinal| view.member(ordinal)) {

@@ -1,6 +1,6 @@
 //! The first primary: initialise once in a cluster's life (I10), or adopt volumes that already hold data.
 
-use crds::mysql::{Transition, TransitionKind};
+use crds::shared::{Transition, TransitionKind};
 use sidecar_protocol::gtid::Relation;
 use sidecar_protocol::mysql::Assignment;
 

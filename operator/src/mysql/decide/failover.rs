@@ -3,7 +3,8 @@
 //! A term is claimed, receivers are stopped, positions are read after that, and the one that contains all of them leads. An old primary
 //! that returns in the middle is held closed; it leads again only when no quorum can be asked, since it holds all that it acknowledged.
 
-use crds::mysql::{AckMember, Transition, TransitionKind};
+use crds::mysql::AckMember;
+use crds::shared::{Transition, TransitionKind};
 use sidecar_protocol::gtid::GtidSet;
 use sidecar_protocol::mysql::Assignment;
 
@@ -39,7 +40,7 @@ fn claim(view: &View<'_>, primary: u32, to: Option<String>, why: &str) -> Decisi
 
 /// The member that a person consents to promote, in this very term.
 fn consented(view: &View<'_>) -> Option<u32> {
-    let (name, _) = view.observed.consent.as_ref().filter(|(_, term)| *term == view.status.term)?;
+    let (name, _) = view.observed.asked.consent.as_ref().filter(|(_, term)| *term == view.status.term)?;
     view.ordinal(name).filter(|ordinal| view.member(*ordinal).is_some())
 }
 

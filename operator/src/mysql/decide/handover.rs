@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crds::annotations::ANY;
-use crds::mysql::{AckMember, HandoverRequest, Transition, TransitionKind};
+use crds::mysql::AckMember;
+use crds::shared::{HandoverRequest, Transition, TransitionKind};
 use sidecar_protocol::mysql::Assignment;
 
 use super::{Authority, CHANGING, Decision, State, View, acks, alarm, failover};
@@ -42,7 +43,7 @@ pub fn wanted(view: &View<'_>, primary: u32, planned: Option<&str>) -> Wanted {
         return candidate(view, primary)
             .map_or(Wanted::Nothing, |to| begin(view, primary, to, &format!("the pod of {old} is being deleted")));
     }
-    if let Some((member, _)) = view.observed.switchover.as_ref().filter(|(_, term)| *term == view.status.term) {
+    if let Some((member, _)) = view.observed.asked.switchover.as_ref().filter(|(_, term)| *term == view.status.term) {
         return match (requested(view, primary, member), planned.filter(|_| !just_taken_back(view)), candidate(view, primary)) {
             // Refused once, it stays so in this term; the cluster's own need is not refused with it.
             (Wanted::Refused(_), Some(why), Some(to)) if not_now(view, primary).is_none() => begin(view, primary, to, why),
@@ -104,7 +105,7 @@ fn unfit(view: &View<'_>, ordinal: u32, primary: u32) -> Option<String> {
             view.member_problem(ordinal).map_or(String::new(), |why| format!(": {why}"))
         )),
         () if !view.serves(ordinal) => match lag {
-            Some(lag) if lag > f64::from(view.desired.max_replica_lag_seconds) => Some(format!("{name} lags {lag:.0} s behind")),
+            Some(lag) if lag > f64::from(view.desired.own.max_replica_lag_seconds) => Some(format!("{name} lags {lag:.0} s behind")),
             _ => Some(format!("{name} is not ready")),
         },
         () if !acks::counts(view, ordinal) => Some(format!("{name} has not caught up: its acknowledgement does not count yet")),

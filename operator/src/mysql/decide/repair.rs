@@ -26,6 +26,7 @@ pub fn is_due(view: &View<'_>, ordinal: u32, primary: u32) -> bool {
         state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::LogsPurged) || lacks_purged(view, ordinal, primary);
     let asked = view
         .observed
+        .asked
         .reclone
         .as_ref()
         .is_some_and(|(member, uuid)| *member == view.desired.member_name(ordinal) && Some(uuid) == state.server_uuid.as_ref());

@@ -3,6 +3,7 @@
 use super::handover::PATIENCE;
 use super::{Decision, SETTLING, State, Step, View};
 use crate::mysql::observed::PodSeen;
+use crate::rollout;
 
 /// What the roll-out needs next.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,10 +52,8 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
 }
 
 fn update(view: &View<'_>, primary: u32) -> Plan {
-    let outdated = outdated(view);
-    let replace = |ordinal: u32, pod: &PodSeen, why: &str| {
-        Plan::Replace(Step::ReplacePod { ordinal, uid: pod.uid.clone(), why: format!("{} {why}", view.desired.member_name(ordinal)) })
-    };
+    let outdated = rollout::outdated(view.desired, view.observed);
+    let replace = |ordinal: u32, pod: &PodSeen, why: &str| Plan::Replace(rollout::replace(view.desired, ordinal, pod, why));
     let Some((ordinal, pod)) = outdated.iter().rev().find(|(ordinal, _)| *ordinal != primary).or(outdated.first()) else {
         return Plan::Nothing;
     };
@@ -77,23 +76,10 @@ fn update(view: &View<'_>, primary: u32) -> Plan {
     Plan::HandOver { why: format!("{} gets the new revision", view.desired.member_name(primary)) }
 }
 
-/// Pods of an older revision that the operator may replace, by ordinal.
-fn outdated<'a>(view: &View<'a>) -> Vec<(u32, &'a PodSeen)> {
-    if !view.desired.automatic_update || !view.observed.stateful_set.as_ref().is_some_and(|set| set.current) {
-        return Vec::new();
-    }
-    let pods = view.observed.members.iter().filter_map(|(ordinal, member)| Some((*ordinal, member.pod.as_ref()?)));
-    pods.filter(|(ordinal, pod)| *ordinal >= view.desired.partition && pod.outdated && !pod.deleting).collect()
-}
-
-/// A pod that cannot run in its old revision. Replacing it harms nobody, whatever else goes on: so a mistake that is taken back heals
-/// at once, before the cluster's birth too.
+/// A pod that cannot run in its old revision.
 #[must_use]
 pub fn stuck(view: &View<'_>) -> Option<Step> {
-    let cannot_run = |ordinal: u32, pod: &PodSeen| !view.serves(ordinal) && (pod.trouble.is_some() || rejected(view, ordinal));
-    let (ordinal, pod) = outdated(view).into_iter().find(|(ordinal, pod)| cannot_run(*ordinal, pod))?;
-    let why = format!("{} cannot run in its old revision", view.desired.member_name(ordinal));
-    Some(Step::ReplacePod { ordinal, uid: pod.uid.clone(), why })
+    rollout::stuck(view.desired, view.observed, |ordinal, pod| !view.serves(ordinal) && (pod.trouble.is_some() || rejected(view, ordinal)))
 }
 
 /// Its configuration is refused by mysqld.
@@ -105,12 +91,6 @@ fn rejected(view: &View<'_>, ordinal: u32) -> bool {
 impl Plan {
     /// Adds this plan to a decision about a cluster that is otherwise left as it is.
     pub fn apply(self, view: &View<'_>, mut decision: Decision) -> Decision {
-        let settle = |mut decision: Decision, state: State, message: String| {
-            decision.state = if decision.state == State::PrimaryUnavailable { decision.state } else { state };
-            decision.progressing = Some(message.clone());
-            decision.reason = message;
-            decision
-        };
         match self {
             Self::Nothing => decision,
             // Nobody can take over yet: it is waited for, and all else goes on as it was decided.
@@ -129,7 +109,7 @@ impl Plan {
             }
             Self::Shrink => {
                 decision.replicas = view.desired.replicas;
-                settle(decision, State::Scaling, format!("scaling down to {}", view.desired.replicas))
+                decision.settling(State::Scaling, format!("scaling down to {}", view.desired.replicas))
             }
             Self::Release { waiting_for } => {
                 let names = waiting_for.iter().map(|ordinal| view.desired.member_name(*ordinal)).collect::<Vec<_>>().join(", ");
@@ -142,11 +122,8 @@ impl Plan {
                     ),
                     None => String::new(),
                 };
-                settle(
-                    decision,
-                    State::Scaling,
-                    format!("scaling down: {names} is released when the others hold what it acknowledged{why}"),
-                )
+                decision
+                    .settling(State::Scaling, format!("scaling down: {names} is released when the others hold what it acknowledged{why}"))
             }
             // One irreversible step a pass.
             Self::Replace(_) if decision.step.is_some() => decision,
@@ -154,9 +131,9 @@ impl Plan {
                 let Step::ReplacePod { why, .. } = &step;
                 let message = why.clone();
                 decision.step = Some(step);
-                settle(decision, State::Updating, message)
+                decision.settling(State::Updating, message)
             }
-            Self::Wait { why } => settle(decision, State::Updating, why),
+            Self::Wait { why } => decision.settling(State::Updating, why),
         }
     }
 }

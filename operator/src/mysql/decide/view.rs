@@ -32,7 +32,7 @@ impl<'a> View<'a> {
 
     /// Ordinal in a pod name of this cluster.
     pub fn ordinal(&self, name: &str) -> Option<u32> {
-        name.strip_prefix(&self.desired.name)?.strip_prefix('-')?.parse().ok()
+        self.desired.ordinal(name)
     }
 
     /// The member with this ordinal.
@@ -99,7 +99,7 @@ impl<'a> View<'a> {
 
     /// A person keeps it from serving.
     pub fn is_fenced(&self, ordinal: u32) -> bool {
-        self.observed.fenced.contains(&self.desired.member_name(ordinal))
+        self.observed.asked.fenced.contains(&self.desired.member_name(ordinal))
     }
 
     /// Its receiver is connected to `source`.

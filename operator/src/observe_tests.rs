@@ -1,7 +1,9 @@
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateWaiting};
 
+use crds::mysql::MySQLCluster;
+
 use super::*;
-use crate::mysql::validate::validate;
+use crate::mysql::MySql;
 
 fn of<K: serde::de::DeserializeOwned>(yaml: &str) -> K {
     serde_yaml::from_str(yaml).unwrap()
@@ -29,9 +31,9 @@ fn pod(name: &str, owner: &str, revision: &str, status: &str) -> Arc<Pod> {
     )))
 }
 
-fn look(live: &Live, claims: Option<Vec<PersistentVolumeClaim>>) -> Observed {
+fn look(live: &Live, claims: Option<Vec<PersistentVolumeClaim>>) -> Observed<MySql> {
     let cluster = cluster();
-    let desired = validate(&cluster).unwrap();
+    let desired = MySql::validate(&cluster).unwrap();
     let now = "2026-01-01T00:01:00Z".parse().unwrap();
     Looked { cluster: &cluster, desired: &desired, live, slice: None, claims, now }.at(|_| None)
 }
@@ -45,7 +47,7 @@ fn pods_of_an_earlier_cluster_are_not_members() {
     assert_eq!((with_pod, seen.members.len()), (vec![0], 3));
     let seen = look(&Live { stateful_sets: vec![set("u0", 2)], pods, ..Live::default() }, None);
     assert_eq!((seen.members.len(), seen.stateful_set), (0, None));
-    assert_eq!(seen.consent, Some(("simple-2".into(), 7)));
+    assert_eq!(seen.asked.consent, Some(("simple-2".into(), 7)));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::Engine;
+
 /// Label that names the cluster of an object.
 pub const CLUSTER_LABEL: &str = "understudy.dev/cluster";
 /// Label and value of everything that this operator makes.
@@ -10,29 +12,29 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "understud
 pub const RECORD_LABEL: (&str, &str) = ("understudy.dev/record", "decisions");
 /// Label and value of the operator's own pods, as the chart writes them.
 pub const OPERATOR_LABEL: (&str, &str) = ("app.kubernetes.io/name", "understudy");
-/// What kind of cluster: a cluster of another engine with the same name is another one.
-const ENGINE_LABEL: (&str, &str) = ("app.kubernetes.io/name", "mysql");
+/// Label of what kind of cluster it is; its value is [`Engine::LABEL`].
+pub const ENGINE_LABEL: &str = "app.kubernetes.io/name";
 /// The volume of a member is `data-NAME-ORDINAL`.
 pub const DATA: &str = "data";
 
 /// The labels by which the members of a cluster are found.
 #[must_use]
-pub fn selector(cluster: &str) -> BTreeMap<String, String> {
-    [ENGINE_LABEL, ("app.kubernetes.io/instance", cluster), (CLUSTER_LABEL, cluster)]
+pub fn selector<E: Engine>(cluster: &str) -> BTreeMap<String, String> {
+    [(ENGINE_LABEL, E::LABEL), ("app.kubernetes.io/instance", cluster), (CLUSTER_LABEL, cluster)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
 }
 
 /// The same as text, for list calls and the scale subresource.
 #[must_use]
-pub fn selector_text(cluster: &str) -> String {
-    selector(cluster).iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+pub fn selector_text<E: Engine>(cluster: &str) -> String {
+    selector::<E>(cluster).iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// The labels of everything that belongs to a cluster.
 #[must_use]
-pub fn labels(cluster: &str) -> BTreeMap<String, String> {
-    let mut labels = selector(cluster);
+pub fn labels<E: Engine>(cluster: &str) -> BTreeMap<String, String> {
+    let mut labels = selector::<E>(cluster);
     labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
     labels
 }

@@ -1,4 +1,4 @@
-//! `decide`, one file a story: what was seen, what was claimed, what must be decided. A bug report becomes a file in `scenarios/`.
+//! `decide`, one file a story: what was seen, what was claimed, what must be decided. A bug report becomes a file in `scenarios/mysql/`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
 use jiff::Timestamp;
 use operator::mysql::decide::{Decision, Route, Step, decide};
-use operator::mysql::observed::{Member, Observed, PodSeen, Seen, StatefulSetSeen, Trouble};
+use operator::mysql::observed::{Asked, Member, Observed, PodSeen, Seen, StatefulSetSeen, Trouble};
 use operator::mysql::validate::validate;
 use serde::Deserialize;
 use sidecar_protocol::Report;
@@ -202,6 +202,7 @@ fn member(scenario: &Scenario, ordinal: u32, seed: &Seed) -> Member {
             deleting: seed.deleting,
             outdated: seed.outdated,
             trouble: seed.trouble.clone(),
+            labels: BTreeMap::new(),
         }),
         report,
         fresh_volume: !seed.old_volume,
@@ -246,12 +247,13 @@ fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
     let observed = Observed {
         members: scenario.members.iter().map(|(ordinal, seed)| (*ordinal, member(scenario, *ordinal, seed))).collect(),
         stateful_set: Some(StatefulSetSeen { replicas: scenario.replicas, current: true }),
-
         route: scenario.routed.map(|ordinal| (format!("orders-{ordinal}"), format!("pod-{ordinal}"))),
-        consent: scenario.consent.clone(),
-        switchover: scenario.switchover.clone(),
-        fenced: scenario.fenced.clone(),
-        reclone: scenario.reclone.clone(),
+        asked: Asked {
+            consent: scenario.consent.clone(),
+            switchover: scenario.switchover.clone(),
+            fenced: scenario.fenced.clone(),
+            reclone: scenario.reclone.clone(),
+        },
     };
     let now = NOW.parse().unwrap();
     let decision: Decision = decide(&validate(&cluster).unwrap(), &observed, &scenario.status, now);
@@ -290,7 +292,7 @@ fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
 
 #[test]
 fn every_scenario_is_decided_as_written() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/mysql");
     let mut played = 0;
     let mut failures = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {

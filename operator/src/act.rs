@@ -2,21 +2,21 @@
 
 use std::net::IpAddr;
 
-use crds::mysql::MySQLClusterStatus;
+use crds::shared::ClusterStatus;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use sidecar_protocol::mysql::PORT;
 use sidecar_protocol::{Order, Report};
 
-use super::build::metadata;
-use super::decide::{Decision, Route, Step};
-use super::names;
-use super::observed::{Observed, PodSeen};
-use super::validate::Desired;
 use crate::apply::{ApplyError, MANAGER, check_owner};
+use crate::build::metadata;
 use crate::context::Context;
+use crate::decision::{Decision, Route, Step};
+use crate::desired::Desired;
+use crate::engine::Engine;
+use crate::names;
+use crate::observed::{Observed, PodSeen};
 use crate::watches::SLICE_MANAGER;
 
 /// Why a decision was not carried out.
@@ -46,12 +46,12 @@ pub enum ActError {
 ///
 /// # Errors
 /// When Kubernetes refuses. What members refuse is told by their reports.
-pub async fn act(
-    context: &Context,
-    desired: &Desired,
-    observed: &Observed,
-    status: &MySQLClusterStatus,
-    decision: &Decision,
+pub async fn act<E: Engine>(
+    context: &Context<E>,
+    desired: &Desired<E>,
+    observed: &Observed<E>,
+    status: &E::Status,
+    decision: &Decision<E>,
 ) -> Result<(), ActError> {
     order(context, desired, observed, status, decision);
     route(context, desired, observed, decision.route).await?;
@@ -62,27 +62,27 @@ pub async fn act(
 }
 
 /// Orders go only to members that answer and do not hold them already. They are carried in the background: nobody waits for anybody.
-fn order(context: &Context, desired: &Desired, observed: &Observed, status: &MySQLClusterStatus, decision: &Decision) {
+fn order<E: Engine>(context: &Context<E>, desired: &Desired<E>, observed: &Observed<E>, status: &E::Status, decision: &Decision<E>) {
     for (ordinal, assignment) in &decision.orders {
         let Some(report) = observed.members.get(ordinal).and_then(|member| member.report.answered()) else { continue };
         // The start of the sidecar that this was decided about: another one may have lost its volume since.
         let Report { incarnation, orders: after, .. } = report;
         let order = Order {
             cluster: desired.uid.clone(),
-            term: status.term,
-            claim: status.claims,
+            term: status.term(),
+            claim: status.claims(),
             incarnation: incarnation.clone(),
             after: *after,
             assignment: assignment.clone(),
         };
-        if !report.state.accepted.as_ref().is_some_and(|held| held.serves_as(&order)) {
+        if !E::holds(&report.state, &order) {
             context.members.order(&desired.uid, &desired.member_name(*ordinal), order);
         }
     }
 }
 
 /// One write that swaps the address: routing proxies apply it at once, while a removal and an addition take them a second.
-async fn route(context: &Context, desired: &Desired, observed: &Observed, route: Route) -> Result<(), ActError> {
+async fn route<E: Engine>(context: &Context<E>, desired: &Desired<E>, observed: &Observed<E>, route: Route) -> Result<(), ActError> {
     let name = names::primary(&desired.name);
     let live = context.caches.slice(&desired.namespace, &name);
     let now = live.as_ref().and_then(|slice| slice.endpoints.as_ref()).map_or(&[][..], Vec::as_slice);
@@ -124,7 +124,7 @@ async fn route(context: &Context, desired: &Desired, observed: &Observed, route:
     Ok(())
 }
 
-fn endpoint(desired: &Desired, ordinal: u32, pod: &PodSeen) -> Option<Endpoint> {
+fn endpoint<E: Engine>(desired: &Desired<E>, ordinal: u32, pod: &PodSeen) -> Option<Endpoint> {
     Some(Endpoint {
         addresses: vec![pod.ip.clone()?],
         conditions: Some(EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) }),
@@ -139,7 +139,7 @@ fn endpoint(desired: &Desired, ordinal: u32, pod: &PodSeen) -> Option<Endpoint> 
     })
 }
 
-fn slice(desired: &Desired, name: &str, family: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
+fn slice<E: Engine>(desired: &Desired<E>, name: &str, family: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
     let mut metadata = metadata(desired, name.to_owned());
     let labels = [("kubernetes.io/service-name", name), SLICE_MANAGER].map(|(key, value)| (key.to_owned(), value.to_owned()));
     metadata.labels.get_or_insert_default().extend(labels);
@@ -148,15 +148,15 @@ fn slice(desired: &Desired, name: &str, family: &str, endpoints: Vec<Endpoint>) 
         address_type: family.to_owned(),
         endpoints: Some(endpoints),
         ports: Some(vec![EndpointPort {
-            name: Some("mysql".to_owned()),
-            port: Some(PORT.into()),
+            name: Some(E::LABEL.to_owned()),
+            port: Some(E::PORT.into()),
             protocol: Some("TCP".to_owned()),
             app_protocol: None,
         }]),
     }
 }
 
-async fn replace_pod(context: &Context, desired: &Desired, ordinal: u32, uid: &str) -> Result<(), ActError> {
+async fn replace_pod<E: Engine>(context: &Context<E>, desired: &Desired<E>, ordinal: u32, uid: &str) -> Result<(), ActError> {
     let pod = desired.member_name(ordinal);
     let exactly = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     let api = Api::<Pod>::namespaced(context.client.clone(), &desired.namespace);
