@@ -2,16 +2,21 @@
 //!
 //! mongod elects; we plan who is a member and who may vote. What the planner says is the same for the operator and for a sidecar
 //! on its own. [`config`] and [`status`] are mongod's replies as values, [`rules`] what mongod takes, [`plan`] the next step, [`birth`]
-//! the first one.
+//! the first one. [`order`] is what a member is to bring about, [`state`] what is true of it.
 //!
 //! No BSON here. The `bson` crate reads and writes these types through serde, and with `bson::Bson` as the `V` of [`config::Config`] what
 //! is not ours to change keeps its exact type; [`config::SetId`] and [`status::Timestamp`] have the names that `bson` knows its own by.
 
 pub mod birth;
 pub mod config;
+pub mod order;
 pub mod plan;
 pub mod rules;
+pub mod state;
 pub mod status;
+
+pub use order::{Assignment, Part, Role, User, Yield};
+pub use state::{Accepted, Data, Problem, ProblemCode, Said, State};
 
 use serde::{Deserialize, Serialize};
 

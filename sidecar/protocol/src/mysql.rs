@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Order;
 use crate::gtid::GtidSet;
+use crate::member;
+pub use crate::member::Process;
 
 /// Port of mysqld.
 pub const PORT: u16 = 3306;
@@ -147,21 +149,6 @@ pub enum Data {
     Present,
 }
 
-/// The database process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Process {
-    /// Certain: the curtain is closed, or it had answered and nobody listens on the socket any more, or it never came up in time.
-    #[default]
-    Down,
-    /// It may come up: it has not answered yet since the sidecar started.
-    Starting,
-    /// Unknown: it holds the socket and does not answer.
-    Silent,
-    /// It answers.
-    Running,
-}
-
 /// Transactions that only one member held, kept when its data directory was discarded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archive {
@@ -187,37 +174,14 @@ pub enum Role {
 }
 
 /// The last order accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
-    /// Its term.
-    pub term: u64,
-    /// Its [`claim`](crate::Order::claim).
-    #[serde(default)]
-    pub claim: u64,
-    /// The assignment.
-    pub assignment: Assignment,
-    /// Whether all of it holds now.
-    pub converged: bool,
-}
+pub type Accepted = member::Accepted<Assignment>;
 
 impl Accepted {
-    /// `order`, of which all holds or not.
-    #[must_use]
-    pub fn of(order: &Order<Assignment>, converged: bool) -> Self {
-        Self { term: order.term, claim: order.claim, assignment: order.assignment.clone(), converged }
-    }
-
     /// Whether `order` says nothing new. That it is of a newer record is no news to a replica: it promises nothing.
     #[must_use]
     pub fn serves_as(&self, order: &Order<Assignment>) -> bool {
         let promises = !matches!(order.assignment, Assignment::Replica { .. });
         (self.term, &self.assignment) == (order.term, &order.assignment) && (self.claim == order.claim || !promises)
-    }
-
-    /// Whether it is this very order.
-    #[must_use]
-    pub fn is(&self, order: &Order<Assignment>) -> bool {
-        (self.term, self.claim, &self.assignment) == (order.term, order.claim, &order.assignment)
     }
 }
 
@@ -299,13 +263,7 @@ pub struct SemiSync {
 }
 
 /// Something wrong, that a person may have to mend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// For programs and condition reasons.
-    pub code: ProblemCode,
-    /// For people: what is wrong and what to do, on one line.
-    pub message: String,
-}
+pub type Problem = member::Problem<ProblemCode>;
 
 /// The kinds of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
