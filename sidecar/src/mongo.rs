@@ -14,7 +14,7 @@ mod link;
 mod member;
 mod observe;
 mod others;
-mod pods;
+pub mod pods;
 mod ready;
 pub mod standalone;
 mod users;

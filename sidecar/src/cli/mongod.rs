@@ -12,12 +12,15 @@ use sidecar_protocol::{API_PORT, HEALTH_PORT};
 use super::ordinal;
 use crate::discovery::Discovery;
 use crate::mongo::dropin::Environment;
-use crate::mongo::standalone::{By, Source};
+use crate::mongo::standalone::{By, Pace, Source};
 use crate::mongo::{Config, Layout, Login, Tls};
 use crate::{files, mongo, shell};
 
 /// Port name of the Service, which SRV records are made of.
 const SERVICE_PORT: &str = "mongodb";
+
+/// Between two looks at who is there, in standalone mode.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a member is told; the defaults are the pod's layout.
 #[derive(Args, Debug)]
@@ -158,7 +161,7 @@ impl Mongo {
         };
         let discovery = Discovery::new(&service, SERVICE_PORT, &config.member)?;
         let unhealthy = Duration::from_secs(self.unhealthy_seconds);
-        let source = Source { by: By::Dns(discovery), period: Duration::from_secs(1), unhealthy, port: self.port };
+        let source = Source { by: By::Dns(discovery), port: self.port, pace: Pace { period: PERIOD, unhealthy } };
         Ok((mongo::Mongo::alone(config, source), shell::Mode::Standalone { name: service }))
     }
 
@@ -187,7 +190,7 @@ impl Mongo {
             standalone: true,
             config_server,
         };
-        Ok((mongo::Mongo::alone(config, Source { by, period, unhealthy, port }), shell::Mode::Standalone { name }))
+        Ok((mongo::Mongo::alone(config, Source { by, port, pace: Pace { period, unhealthy } }), shell::Mode::Standalone { name }))
     }
 }
 

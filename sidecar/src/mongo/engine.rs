@@ -74,7 +74,8 @@ impl Engine for Mongo {
 
     async fn stand_alone(self, state: watch::Sender<State>) -> anyhow::Result<()> {
         let source = self.source.context("a member on its own needs a way to find the others")?;
-        standalone::run(self.config, source, state, self.leaving).await
+        let pace = source.pace;
+        standalone::run(self.config, source, pace, state, self.leaving).await
     }
 
     fn curtain_is_open(&self) -> bool {

@@ -198,7 +198,9 @@ impl Member {
             self.session = Some(self.meet().await?);
         }
         let Some(session) = &mut self.session else { return Err(LinkError::Lost("no session".into())) };
-        if session.standing.1.elapsed() >= STANDING_PERIOD {
+        // There is no feature version before there is a set.
+        let incomplete = session.standing.0.fcv.is_none() && session.last.as_ref().is_some_and(|last| last.config.is_some());
+        if incomplete || session.standing.1.elapsed() >= STANDING_PERIOD {
             session.standing = (observe::standing(&session.link).await?, Instant::now());
         }
         let facts = look(&session.link, session.last.as_ref(), session.standing.0.clone()).await?;
@@ -263,12 +265,13 @@ impl Member {
         }
         let patient = self.lost.is_some_and(|since| now.duration_since(since) > LOST_PATIENCE);
         let nobody = self.session.as_ref().is_some_and(|session| session.login == Login::Nobody);
+        let look_anew = patient && super::resolves(&self.config).await;
         let own = Own {
             answers: self.answers.clone(),
             leaving: *self.leaving.borrow(),
-            users_due: digest.is_some() && digest != self.accounts_done,
+            users_due: !accounts.is_empty() && digest != self.accounts_done,
             leaderless: self.leaderless.map_or(Duration::ZERO, |since| now.duration_since(since)),
-            look_anew: patient && super::resolves(&self.config).await,
+            look_anew,
             first_user: self.first_user_due(&facts, nobody),
         };
         if nobody && facts.locked && facts.status.is_none() {
@@ -321,7 +324,8 @@ impl Member {
         };
         self.needed = now;
         let Some(session) = self.session.as_ref().filter(|_| self.running.is_none() && now >= self.not_before) else { return };
-        info!(?step, term = order.as_ref().map(|order| order.term), "next step");
+        info!(step = step.words(), why = verdict.said.as_ref().map(|said| said.next.as_str()), "next step");
+        debug!(?step, "in full");
         let (config, link, login) = (Arc::clone(&self.config), Arc::clone(&session.link), session.login.clone());
         let access = Access { config, link, login, accounts: seen.accounts };
         let work = step.clone();
@@ -457,7 +461,7 @@ impl Member {
         let Some(Running { step, accounts, .. }) = self.running.take() else { return };
         let pause = match outcome {
             Ok(()) => {
-                debug!(?step, "done");
+                debug!(step = step.words(), "done");
                 self.step_problem = None;
                 if step == Step::Users {
                     self.accounts_done = accounts;
@@ -472,7 +476,7 @@ impl Member {
                 self.pauses.next().filter(|_| matches!(step, Step::LookAnew | Step::Stand)).unwrap_or_default()
             }
             Err(error) => {
-                warn!(?step, %error, "the step failed");
+                warn!(step = step.words(), %error, "the step failed");
                 self.step_problem = error.problem(&step);
                 if error.is_overtaken() { NOT_YET } else { self.pauses.next().unwrap_or(LAST_RETRY) }
             }

@@ -123,7 +123,11 @@ impl Pods {
             let service = self.service.as_ref().or(pod.spec.subdomain.as_ref())?;
             let (Metadata { name, namespace }, domain) = (&pod.metadata, &self.domain);
             let alias = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-            Some(Found { ordinal, host: format!("{name}.{service}.{namespace}.svc.{domain}:{port}"), aliases: vec![alias] })
+            Some(Found {
+                ordinal,
+                host: format!("{name}.{service}.{namespace}.svc.{domain}:{port}"),
+                aliases: vec![alias, format!("{name}:{port}")],
+            })
         };
         let mut found: Vec<_> = list.items.iter().filter_map(member).collect();
         found.sort_by(|a, b| (a.ordinal, &a.host).cmp(&(b.ordinal, &b.host)));

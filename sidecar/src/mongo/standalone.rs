@@ -28,17 +28,30 @@ use crate::report::Reporter;
 /// The same answer of the name server, for this long, is its last word.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// How the others are found.
+/// Who knows who is there.
+pub trait Find {
+    /// Everybody who is there now, this member included, by ordinal; or why that is not known.
+    fn find(&self, state: &State) -> impl Future<Output = Result<Vec<Found>, String>> + Send;
+}
+
+/// How the others are found, and how often.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// By what.
     pub by: By,
+    /// Port of every member.
+    pub port: u16,
+    /// When.
+    pub pace: Pace,
+}
+
+/// When to look, and when to give somebody up.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
     /// Rest between two looks.
     pub period: Duration,
     /// Who is neither found nor well for this long is removed.
     pub unhealthy: Duration,
-    /// Port of every member.
-    pub port: u16,
 }
 
 /// By what the others are found.
@@ -57,7 +70,8 @@ pub struct Found {
     pub ordinal: u32,
     /// Name and port.
     pub host: String,
-    /// Addresses, with the port, that a configuration of old may know it by.
+    /// What else a configuration may know it by, with the port: its address, or its host's short name, as `replSetInitiate` without a
+    /// configuration has it.
     pub aliases: Vec<String>,
 }
 
@@ -65,7 +79,13 @@ pub struct Found {
 ///
 /// # Errors
 /// As [`super::run`].
-pub async fn run(config: Config, source: Source, state: watch::Sender<State>, leaving: watch::Sender<bool>) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    others: impl Find,
+    pace: Pace,
+    state: watch::Sender<State>,
+    leaving: watch::Sender<bool>,
+) -> anyhow::Result<()> {
     let (orders_in, orders) = watch::channel(None);
     // The driver reads certificates at each session; mongod's are its own here.
     let (_never, tls_changed) = watch::channel(0);
@@ -73,13 +93,14 @@ pub async fn run(config: Config, source: Source, state: watch::Sender<State>, le
     let posts = Posts::<Mongo> { orders, state, tls_changed, guard: Guard::new(config.ordinal) };
     tokio::select! {
         ended = super::run(config.clone(), posts, leaving) => ended,
-        () = give_orders(&config, &source, &seen, &orders_in, &reporter) => Ok(()),
+        () = give_orders(&config, &others, pace, &seen, &orders_in, &reporter) => Ok(()),
     }
 }
 
 async fn give_orders(
     config: &Config,
-    source: &Source,
+    others: &impl Find,
+    pace: Pace,
     state: &watch::Receiver<State>,
     orders: &watch::Sender<Option<Order<Assignment>>>,
     reporter: &Reporter<State>,
@@ -87,7 +108,8 @@ async fn give_orders(
     let (mut answer, mut since, mut absent) = (Vec::new(), Instant::now(), BTreeMap::new());
     loop {
         let now = Instant::now();
-        match source.find(&state.borrow().clone()).await {
+        let view = state.borrow().clone();
+        match others.find(&view).await {
             Ok(found) => {
                 let hosts: Vec<_> = found.iter().map(|found| found.host.clone()).collect();
                 if hosts != answer {
@@ -95,7 +117,7 @@ async fn give_orders(
                 }
                 answer = hosts;
                 let (settled, view) = (now.duration_since(since) >= SETTLED, state.borrow().clone());
-                let gone = gone(&mut absent, now, source.unhealthy, &found, &view);
+                let gone = gone(&mut absent, now, pace.unhealthy, &found, &view);
                 give(choose(config, &found, &gone, &view, settled), orders);
             }
             Err(why) => {
@@ -109,7 +131,7 @@ async fn give_orders(
                 });
             }
         }
-        sleep(source.period).await;
+        sleep(pace.period).await;
     }
 }
 
@@ -179,8 +201,7 @@ fn desired(found: &[Found], gone: &BTreeSet<String>, set: Option<&SetConfig>) ->
 
 // === impl Source ===
 
-impl Source {
-    /// Everybody who is there now, this member included, by ordinal.
+impl Find for Source {
     async fn find(&self, state: &State) -> Result<Vec<Found>, String> {
         match &self.by {
             By::Pods(pods) => pods.find(self.port).await.map_err(|error| error.to_string()),
@@ -189,7 +210,8 @@ impl Source {
                 let by_address = state.config.as_ref().is_some_and(|set| set.members.iter().any(|member| is_address(&member.host)));
                 let mut found = Vec::new();
                 for peer in peers {
-                    let aliases = if by_address { addresses(&peer.host, self.port).await } else { Vec::new() };
+                    let mut aliases = if by_address { addresses(&peer.host, self.port).await } else { Vec::new() };
+                    aliases.push(format!("{}:{}", peer.member, self.port));
                     found.push(Found { ordinal: peer.ordinal, host: format!("{}:{}", peer.host, self.port), aliases });
                 }
                 Ok(found)
