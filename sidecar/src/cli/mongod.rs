@@ -161,7 +161,7 @@ impl Mongo {
         };
         let discovery = Discovery::new(&service, SERVICE_PORT, &config.member)?;
         let unhealthy = Duration::from_secs(self.unhealthy_seconds);
-        let source = Source { by: By::Dns(discovery), port: self.port, pace: Pace { period: PERIOD, unhealthy } };
+        let source = Source { by: By::Dns(discovery.into()), port: self.port, pace: Pace { period: PERIOD, unhealthy } };
         Ok((mongo::Mongo::alone(config, source), shell::Mode::Standalone { name: service }))
     }
 
@@ -171,7 +171,7 @@ impl Mongo {
         let name = service.clone().unwrap_or_else(|| member.clone());
         let by = match (pods, &service) {
             (Some(pods), _) => By::Pods(pods),
-            (None, Some(service)) => By::Dns(Discovery::new(service, SERVICE_PORT, &member)?),
+            (None, Some(service)) => By::Dns(Discovery::new(service, SERVICE_PORT, &member)?.into()),
             (None, None) => anyhow::bail!("KUBERNETES_MONGO_SERVICE_NAME is needed"),
         };
         let config = Config {

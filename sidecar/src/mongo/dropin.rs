@@ -71,7 +71,7 @@ impl Environment {
         if by_dns && service.is_none() {
             return Err(VariableError { name: "KUBERNETES_MONGO_SERVICE_NAME", expected: "the headless Service, for discovery by DNS" });
         }
-        let pods = if by_dns { None } else { Some(pods(&set, service.clone())?) };
+        let pods = if by_dns { None } else { Some(pods(set, service.clone())?) };
         let login = set("MONGODB_USERNAME").map(|name| Login::User {
             name,
             password: get("MONGODB_PASSWORD").unwrap_or_default(),

@@ -103,7 +103,10 @@ impl Access {
 
     async fn hand_over(&self, to: &str) -> Result<(), StepError> {
         match others::stand(&self.config, &self.login, to, STAND_DEADLINE).await {
-            Ok(()) => Ok(info!(to, "it leads now")),
+            Ok(()) => {
+                info!(to, "it leads now");
+                Ok(())
+            }
             Err(error) => {
                 warn!(to, %error, "it does not take over by itself; this member steps down");
                 self.step_down().await

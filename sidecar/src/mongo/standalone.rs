@@ -58,7 +58,7 @@ pub struct Pace {
 #[derive(Clone, Debug)]
 pub enum By {
     /// SRV records of the headless Service.
-    Dns(Discovery),
+    Dns(Box<Discovery>),
     /// The pods' labels, asked of Kubernetes' API.
     Pods(Pods),
 }

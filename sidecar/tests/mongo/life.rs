@@ -1,6 +1,6 @@
 //! Sets under an operator that the test plays.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bson::doc;
 use sidecar::engine::{Engine, Missed};
@@ -8,6 +8,8 @@ use sidecar::mongo::Mongo;
 use sidecar_protocol::mongo::plan::Desired;
 use sidecar_protocol::mongo::status::MemberState;
 use sidecar_protocol::mongo::{Answer, Assignment, Part, ProblemCode, Process, Yield};
+
+use tokio::time::Instant;
 
 use crate::rig::{Member, Rig, converged, votes};
 

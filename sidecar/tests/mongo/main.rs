@@ -3,6 +3,8 @@
 //! `MONGOD=/path/to/mongod` names the program; without it the workspace's own `mongod-model` is built and started.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
+mod binary;
+mod late;
 mod life;
 mod logins;
 mod pods;

@@ -331,6 +331,17 @@ impl Drop for Member {
     }
 }
 
+/// A mongod that starts when the curtain opens, for a sidecar that runs elsewhere. Ends when dropped.
+pub fn mongod_beside(config: &Config, dir: &Path) -> impl Drop {
+    struct Beside(JoinHandle<()>);
+    impl Drop for Beside {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
+    }
+    Beside(tokio::spawn(kubelet(config.clone(), dir.to_owned(), Arc::default(), Arc::default())))
+}
+
 async fn kubelet(config: Config, dir: PathBuf, pid: Arc<AtomicU32>, held: Arc<AtomicBool>) {
     let log = dir.join(format!("{}.log", config.member));
     loop {
