@@ -60,6 +60,9 @@ pub enum LinkError {
     /// It does not know us.
     #[error("it refuses the login: {0}")]
     Refused(String),
+    /// Nobody listens: certain.
+    #[error("{0}")]
+    Gone(String),
     /// The connection failed.
     #[error("{0}")]
     Lost(String),

@@ -3,7 +3,6 @@
 //! What mongod tells by itself, a new primary or its own end, is looked at when it is told. A step runs beside the looking; there is one at a
 //! time, and one that keeps failing is tried ever less often. Nothing here decides: [`super::converge`] does.
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use backon::ExponentialBackoff;
 use sidecar_protocol::Order;
 use sidecar_protocol::mongo::status::MemberState;
-use sidecar_protocol::mongo::{Accepted, Answer, Assignment, Problem, ProblemCode, Process, State};
+use sidecar_protocol::mongo::{Accepted, Assignment, Problem, ProblemCode, Process, State};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,8 +22,9 @@ use super::execute::{Access, StepError};
 use super::keys::{self, Key};
 use super::link::{Link, LinkError, Login, QUERY_DEADLINE, Sign};
 use super::observe::{self, Facts, Standing, look, tell_silence};
+use super::others::{self, Asked};
 use super::users::{self, Account};
-use super::{Config, LOCAL, others, ready, secrets};
+use super::{Config, LOCAL, ready, secrets};
 use crate::files;
 use crate::report::{Reporter, retries};
 
@@ -90,8 +90,8 @@ pub struct Member {
     needed: Instant,
     busy: bool,
     step_problem: Option<Problem>,
-    answers: BTreeMap<String, Answer>,
-    inquiry: Option<JoinHandle<BTreeMap<String, Answer>>>,
+    asked: Asked,
+    inquiry: Option<JoinHandle<Asked>>,
     inquired: Option<Instant>,
     /// Digest of the accounts that were brought about.
     accounts_done: Option<String>,
@@ -145,7 +145,7 @@ impl Member {
             needed: now,
             busy: true,
             step_problem: None,
-            answers: BTreeMap::new(),
+            asked: Asked::default(),
             inquiry: None,
             inquired: None,
             accounts_done: None,
@@ -212,7 +212,7 @@ impl Member {
     /// Opens a session: knocks first, since a closed port is certain at once, then logs in as whoever mongod knows.
     async fn meet(&self) -> Result<Session, LinkError> {
         let knock = timeout(KNOCK_DEADLINE, TcpStream::connect((LOCAL, self.config.port))).await;
-        knock.map_err(|_| LinkError::Deadline(KNOCK_DEADLINE))?.map_err(|error| LinkError::Lost(error.to_string()))?;
+        knock.map_err(|_| LinkError::Deadline(KNOCK_DEADLINE))?.map_err(|error| LinkError::Gone(error.to_string()))?;
         let host = format!("{LOCAL}:{}", self.config.port);
         let (mut met, mut taken, mut refused) = (None, Vec::new(), None);
         for login in self.keys.iter().cloned().map(Login::System).chain(self.config.login.clone()) {
@@ -267,7 +267,7 @@ impl Member {
         let nobody = self.session.as_ref().is_some_and(|session| session.login == Login::Nobody);
         let look_anew = patient && super::resolves(&self.config).await;
         let own = Own {
-            answers: self.answers.clone(),
+            answers: self.asked.answers.clone(),
             leaving: *self.leaving.borrow(),
             users_due: !accounts.is_empty() && digest != self.accounts_done,
             leaderless: self.leaderless.map_or(Duration::ZERO, |since| now.duration_since(since)),
@@ -277,6 +277,10 @@ impl Member {
         if nobody && facts.locked && facts.status.is_none() {
             let why = "mongod wants a login: it knows no user of the configured name and password, and not the key if one is mounted";
             trouble = trouble.or_else(|| Some(Problem::new(ProblemCode::Credentials, why)));
+        }
+        if !self.asked.refusing.is_empty() {
+            let why = format!("{} refuses our login: its mongod was started with another key", self.asked.refusing.join(", "));
+            trouble = trouble.or_else(|| Some(Problem::new(ProblemCode::KeyRefused, why)));
         }
         Seen { facts, own, accounts, digest, trouble }
     }
@@ -292,14 +296,15 @@ impl Member {
         if self.inquiry.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(inquiry) = self.inquiry.take()
         {
-            self.answers = inquiry.await.unwrap_or_default();
+            self.asked = inquiry.await.unwrap_or_default();
         }
         let hosts = order.map_or_else(Vec::new, |order| inquiry(&self.config, facts, &order.assignment));
         if hosts.is_empty() {
-            self.answers.clear();
+            self.asked = Asked::default();
             return;
         }
-        self.answers.retain(|host, _| hosts.contains(host));
+        self.asked.answers.retain(|host, _| hosts.contains(host));
+        self.asked.refusing.retain(|host| hosts.contains(host));
         let due = self.inquired.is_none_or(|asked| asked.elapsed() >= INQUIRY_PERIOD);
         if let Some(session) = self.session.as_ref().filter(|_| due && self.inquiry.is_none()) {
             let (config, login) = (Arc::clone(&self.config), session.login.clone());
@@ -372,7 +377,7 @@ impl Member {
             info!(%error, "mongod does not answer");
         }
         let late = self.answered.elapsed() > STARTUP_GRACE;
-        let ended = matches!(error, LinkError::Lost(_));
+        let ended = matches!(error, LinkError::Gone(_));
         let why = match error {
             LinkError::Refused(why) => Some(Problem::new(ProblemCode::KeyRefused, format!("mongod refuses the mounted key: {why}"))),
             _ if late => {

@@ -15,13 +15,29 @@ use super::observe::{Standing, look};
 /// All that one member is asked, connecting included.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Who says what, by host. Who does not answer, or with an error, is unknown: an error is no "no".
-pub async fn ask(config: &Config, login: &Login, hosts: Vec<String>) -> BTreeMap<String, Answer> {
-    let asked = hosts.into_iter().map(|host| async move {
-        let answer = timeout(DEADLINE, answer(config, login, &host)).await.ok().and_then(Result::ok).unwrap_or_default();
-        (host, answer)
+/// What was answered.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Who says what, by host. Who does not answer, or with an error, is unknown: an error is no "no".
+    pub answers: BTreeMap<String, Answer>,
+    /// Who refuses our login.
+    pub refusing: Vec<String>,
+}
+
+/// Asks all of `hosts` at once.
+pub async fn ask(config: &Config, login: &Login, hosts: Vec<String>) -> Asked {
+    let answers = hosts.into_iter().map(|host| async move {
+        let answer = timeout(DEADLINE, answer(config, login, &host)).await;
+        (host, answer.unwrap_or(Err(LinkError::Deadline(DEADLINE))))
     });
-    join_all(asked).await.into_iter().collect()
+    let mut asked = Asked::default();
+    for (host, answer) in join_all(answers).await {
+        if matches!(answer, Err(LinkError::Refused(_))) {
+            asked.refusing.push(host.clone());
+        }
+        asked.answers.insert(host, answer.unwrap_or_default());
+    }
+    asked
 }
 
 async fn answer(config: &Config, login: &Login, host: &str) -> Result<Answer, LinkError> {

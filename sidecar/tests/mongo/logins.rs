@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sidecar::mongo::{Config, Mongo, Tls};
-use sidecar_protocol::mongo::{Part, ProblemCode, Role, User};
+use sidecar_protocol::mongo::{Answer, Assignment, Part, ProblemCode, Process, Role, User};
 
 use crate::rig::{KEY, Member, Rig, converged};
 
@@ -64,6 +64,34 @@ async fn a_wrong_key_is_told_and_no_key_is_ever_shown() {
     assert!(!problem.message.contains(KEY) && !problem.message.contains("YW5v"), "{problem:?}");
     rig.key(KEY);
     members[0].until("it is mended", |state| state.problem.is_none() && state.writable).await;
+}
+
+#[tokio::test]
+async fn a_member_with_another_key_is_not_taken_in_and_who_leads_says_why() {
+    let rig = Rig::of(2).await;
+    let first = rig.member(0);
+    first.order(Assignment::Initiate { set: "shop".into(), desired: rig.desired(0..2) });
+    first.until("it leads", |state| state.writable).await;
+    let other = rig.dir.join("key/other");
+    std::fs::write(&other, "YW5vdGhlci1rZXk=").unwrap();
+    let second = Member::start(Mongo::new(Config { key_file: Some(other), ..rig.config(1) }), &rig.dir);
+    second.until("it waits", |state| state.version.is_some()).await;
+    let state =
+        first.until("it is told", |state| state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::KeyRefused)).await;
+    assert!(state.problem.unwrap().message.contains(&rig.hosts[1]));
+    assert_eq!(state.config.unwrap().members.len(), 1);
+    assert_eq!(second.now().answer, Answer::NotInSet, "and no second set is begun");
+}
+
+#[tokio::test]
+async fn tls_on_one_side_only_is_no_answer_and_not_a_crash() {
+    let rig = Rig::of(1).await;
+    let mut members = rig.set().await;
+    members[0].engine.config = Config { tls: Some(rig.tls()), layout: None, ..rig.config(0) };
+    members[0].restart_sidecar();
+    members[0].until("it starts", |state| state.process == Process::Starting).await;
+    let state = members[0].until("it is told", |state| state.problem.is_some()).await;
+    assert_eq!((state.process, state.problem.unwrap().code), (Process::Silent, ProblemCode::ProcessDown));
 }
 
 #[tokio::test]
