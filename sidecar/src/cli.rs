@@ -1,4 +1,4 @@
-//! The command line: what one may ask for, and in which voice it logs. What `mysql` starts is in [`shell`](crate::shell).
+//! The command line: what one may ask for, and in which voice it logs. What `mysql` and `mongo` start is in [`shell`](crate::shell).
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
@@ -15,6 +15,8 @@ use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::{guard, live, mysql, shell};
+
+mod mongod;
 
 /// Understudy's sidecar.
 #[derive(Debug, Parser)]
@@ -43,11 +45,14 @@ enum Command {
         /// The file to make.
         dest: PathBuf,
     },
-    /// Exit with 0 if mysqld greets on its socket.
+    /// Exit with 0 if mysqld greets on its socket, or mongod answers on its port.
     Live {
-        /// The socket.
+        /// The socket of a mysqld.
         #[arg(long, default_value = "/understudy/run/mysqld.sock")]
         socket: PathBuf,
+        /// The port of a mongod, instead.
+        #[arg(long, conflicts_with = "socket")]
+        mongod: Option<u16>,
     },
     /// Run a mysqld as process 1, and end it so that no client is told what nobody else holds.
     Guard {
@@ -60,6 +65,8 @@ enum Command {
     },
     /// Stand by a mysqld, under an operator or alone.
     Mysql(Box<Mysql>),
+    /// Stand by a mongod, under an operator or alone.
+    Mongo(Box<mongod::Mongo>),
 }
 
 /// What a member is told; the defaults are the pod's layout.
@@ -137,10 +144,15 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(anyhow::Error::from(error).context(format!("running {command:?}"))),
         },
-        Command::Live { socket } => live::probe(&socket).map_err(anyhow::Error::msg),
+        Command::Live { mongod: Some(port), .. } => live::knock(port).map_err(anyhow::Error::msg),
+        Command::Live { socket, .. } => live::probe(&socket).map_err(anyhow::Error::msg),
         Command::Mysql(mysql) => {
             log(cli.log_format, cli.log);
             mysql.start()
+        }
+        Command::Mongo(mongo) => {
+            log(cli.log_format, cli.log);
+            mongo.start()
         }
     };
     match done {
@@ -161,11 +173,15 @@ fn log(format: LogFormat, targets: Targets) {
     registry().with(lines.with_filter(targets)).init();
 }
 
+/// The ordinal in a pod's name.
+fn ordinal(pod: &str) -> anyhow::Result<u32> {
+    let ordinal = pod.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse().ok());
+    ordinal.with_context(|| format!("POD_NAME must be NAME-ORDINAL, the name of a StatefulSet's pod; it is {pod:?}"))
+}
+
 impl Mysql {
     fn start(self) -> anyhow::Result<()> {
-        let ordinal = self.pod_name.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse().ok());
-        let ordinal = ordinal
-            .with_context(|| format!("POD_NAME must be NAME-ORDINAL, the name of a StatefulSet's pod; it is {:?}", self.pod_name))?;
+        let ordinal = ordinal(&self.pod_name)?;
         let cluster = self.cluster.or_else(|| self.service.clone()).context("--cluster or --service is needed")?;
         let config = mysql::Config {
             member: self.pod_name,
@@ -187,10 +203,10 @@ impl Mysql {
         };
         let mode = match (self.cluster_uid, self.service) {
             (Some(cluster_uid), None) => shell::Mode::Operated { cluster_uid, api_port: self.api_port },
-            (None, Some(service)) => shell::Mode::Standalone { service },
+            (None, Some(service)) => shell::Mode::Standalone { name: service },
             _ => anyhow::bail!("either --cluster-uid or --standalone --service"),
         };
-        shell::run(config, mode, self.health_port, Duration::from_secs(self.termination_grace_seconds))
+        shell::run(mysql::Mysql(config), mode, self.health_port, Duration::from_secs(self.termination_grace_seconds))
     }
 }
 

@@ -1,14 +1,15 @@
-//! The few questions that the shell asks of an engine, and MySQL's answers. The second engine adds an `impl` and nothing else here.
+//! The few questions that the shell asks of an engine. Each room answers them in its own `engine.rs`.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sidecar_protocol::Order;
-use sidecar_protocol::mysql::{Assignment, Data, Problem, ProblemCode, Process, Role, State};
+use tokio::sync::watch;
 
-use crate::mysql::{Config, converge};
+use crate::fence::Guard;
 
 /// Who would miss a database that ended now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,21 @@ pub trait Engine: Clone + Debug + Send + Sync + 'static {
     /// For metric labels and logs.
     const NAME: &'static str;
 
+    /// Pod name of this member.
+    fn member(&self) -> &str;
+    /// Its ordinal.
+    fn ordinal(&self) -> u32;
+    /// The volume, on which the shell keeps the highest term.
+    fn volume(&self) -> &Path;
+    /// Where the certificates are mounted, if there are any.
+    fn certificates(&self) -> Option<&Path>;
+    /// What is known before anything was looked at.
+    fn first_state(&self) -> Self::State;
+    /// Brings the member to the last order given and keeps it there. Returns only with an error that no retry mends; ends when dropped.
+    fn obey(self, posts: Posts<Self>) -> impl Future<Output = anyhow::Result<()>>;
+    /// The same with no operator: it gives itself the orders that follow from who else is there.
+    fn stand_alone(self, state: watch::Sender<Self::State>) -> impl Future<Output = anyhow::Result<()>>;
+
     /// Whether the database container may start.
     fn curtain_is_open(&self) -> bool;
     /// Why the order would break an invariant on this member, if so.
@@ -47,6 +63,8 @@ pub trait Engine: Clone + Debug + Send + Sync + 'static {
     fn acks(assignment: &Self::Assignment) -> Option<u32>;
     /// Ordinals of the members whose majority keeps this one open, when it is to be the primary.
     fn electorate(assignment: &Self::Assignment) -> Option<BTreeSet<u32>>;
+    /// Somebody waits for the database to end: an engine that hands over by itself does so.
+    fn leave(&self) {}
     /// Who would miss the database if it ended now.
     fn missed(state: &Self::State) -> Missed;
     /// Why the database may not serve, if so.
@@ -55,6 +73,19 @@ pub trait Engine: Clone + Debug + Send + Sync + 'static {
     fn blame_credentials(state: &mut Self::State, message: &str);
     /// Gauges of `state`.
     fn gauges(state: &Self::State) -> Vec<Gauge>;
+}
+
+/// What a member under an operator hears and says.
+#[derive(Debug)]
+pub struct Posts<E: Engine> {
+    /// The last order.
+    pub orders: watch::Receiver<Option<Order<E::Assignment>>>,
+    /// What is true of the database.
+    pub state: watch::Sender<E::State>,
+    /// Counts changes of the certificates.
+    pub tls_changed: watch::Receiver<u64>,
+    /// Whether a primary may stay open.
+    pub guard: Guard,
 }
 
 /// One value of one metric.
@@ -71,11 +102,13 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    fn new(name: &'static str, help: &'static str, value: f64) -> Self {
+    /// A value.
+    pub(crate) fn new(name: &'static str, help: &'static str, value: f64) -> Self {
         Self { name, help, label: None, value }
     }
 
-    fn flag(name: &'static str, help: &'static str, value: bool) -> Self {
+    /// A yes or no.
+    pub(crate) fn flag(name: &'static str, help: &'static str, value: bool) -> Self {
         Self::new(name, help, f64::from(u8::from(value)))
     }
 }
@@ -84,107 +117,4 @@ impl Gauge {
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
 pub(crate) fn float(value: u64) -> f64 {
     value as f64
-}
-
-/// MySQL.
-#[derive(Clone, Debug)]
-pub struct Mysql(pub Config);
-
-impl Engine for Mysql {
-    type Assignment = Assignment;
-    type State = State;
-    const NAME: &'static str = "mysql";
-
-    fn curtain_is_open(&self) -> bool {
-        self.0.curtain_is_open()
-    }
-
-    fn refuse(state: &State, assignment: &Assignment) -> Option<String> {
-        converge::refuse(state, assignment)
-    }
-
-    fn owe(state: &mut State, order: &Order<Assignment>) {
-        if !state.accepted.as_ref().is_some_and(|held| held.is(order)) {
-            state.take_up(Some(order));
-        }
-    }
-
-    fn data(&self) -> Option<String> {
-        self.0.data_identity()
-    }
-
-    fn host(&self, ordinal: u32) -> String {
-        let Config { cluster, namespace, .. } = &self.0;
-        format!("{cluster}-{ordinal}.{cluster}.{namespace}.svc")
-    }
-
-    fn resumable(assignment: &Assignment) -> bool {
-        !matches!(assignment, Assignment::Initialise)
-    }
-
-    fn acks(assignment: &Assignment) -> Option<u32> {
-        assignment.acks()
-    }
-
-    fn electorate(assignment: &Assignment) -> Option<BTreeSet<u32>> {
-        match assignment {
-            Assignment::Primary { members, .. } => Some(members.iter().copied().collect()),
-            _ => None,
-        }
-    }
-
-    fn missed(state: &State) -> Missed {
-        // Silent, it may still be open.
-        let open = state.role == Role::Primary || state.process == Process::Silent;
-        match state.accepted.as_ref().map(|accepted| &accepted.assignment) {
-            Some(Assignment::Primary { members, .. }) if open && members.len() > 1 => Missed::ByClients,
-            Some(Assignment::Isolated) if open || state.process == Process::Running => Missed::ByMembers,
-            _ => Missed::ByNobody,
-        }
-    }
-
-    fn unready(state: &State) -> Option<String> {
-        if state.ready {
-            return None;
-        }
-        let problem = state.problem.as_ref().map(|problem| problem.message.clone());
-        Some(problem.unwrap_or_else(|| format!("data {:?}, process {:?}, role {:?}", state.data, state.process, state.role)))
-    }
-
-    fn blame_credentials(state: &mut State, message: &str) {
-        state.problem.get_or_insert_with(|| Problem { code: ProblemCode::Credentials, message: message.into() });
-    }
-
-    fn gauges(state: &State) -> Vec<Gauge> {
-        let mut gauges = vec![
-            Gauge::flag("process_up", "Whether mysqld answers.", state.process == Process::Running),
-            Gauge::flag("ready", "Whether the readiness probe passes.", state.ready),
-            Gauge::flag("data_present", "Whether the data directory is complete.", state.data == Data::Present),
-            Gauge::flag("problem", "Whether something is wrong that a person may have to mend.", state.problem.is_some()),
-        ];
-        let roles = [("primary", Role::Primary), ("replica", Role::Replica), ("isolated", Role::Isolated), ("unknown", Role::Unknown)];
-        gauges.extend(roles.map(|(name, role)| Gauge {
-            label: Some(("role", name)),
-            ..Gauge::flag("role", "1 for the role that mysqld has now.", state.role == role)
-        }));
-        if let Some(accepted) = &state.accepted {
-            gauges.push(Gauge::flag("converged", "Whether all of the last order holds.", accepted.converged));
-        }
-        if let Data::Cloning { copied, total, .. } = &state.data {
-            gauges.push(Gauge::new("clone_copied_bytes", "Bytes cloned so far.", float(*copied)));
-            gauges.push(Gauge::new("clone_total_bytes", "Bytes to clone, as estimated.", float(*total)));
-        }
-        if let Some(replication) = &state.replication {
-            gauges.push(Gauge::flag("replication_receiving", "Whether the receiver is connected.", replication.receiving));
-            gauges.push(Gauge::flag("replication_applying", "Whether the applier runs.", replication.applying));
-            if let Some(lag) = replication.lag_seconds {
-                gauges.push(Gauge::new("replication_lag_seconds", "Age of the oldest transaction received and not applied.", lag));
-            }
-        }
-        if let Some(semi_sync) = &state.semi_sync {
-            gauges.push(Gauge::new("semi_sync_acks", "Acknowledgements that a commit waits for.", f64::from(semi_sync.acks)));
-            gauges.push(Gauge::new("semi_sync_clients", "Connected semi-sync replicas.", f64::from(semi_sync.clients)));
-        }
-        gauges
-    }
 }

@@ -84,6 +84,7 @@ async fn release<E: Engine>(hub: &Hub<E>, releases: &Semaphore, patience: Durati
     let Ok(_place) = releases.try_acquire() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "too many wait already");
     };
+    hub.engine().leave();
     let released = async {
         let (mut changes, mut closed) = (hub.changes(), None);
         // Of a cluster that is deleted or hibernates all members go, and nobody is left to wait for.

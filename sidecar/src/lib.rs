@@ -7,8 +7,8 @@
 //! - [`term`]: the highest term seen, kept on the volume. [`tls`]: certificates, followed without a restart.
 //! - [`fence`]: whether a primary that is on its own may stay open. [`peers`]: what the other members say of it.
 //! - [`discovery`]: the other members by DNS, for standalone mode.
-//! - [`engine`]: the few questions that the shell asks of an engine, and MySQL's answers.
-//! - [`mysql`]: MySQL's room: all that touches a mysqld.
+//! - [`engine`]: the few questions that the shell asks of an engine. [`report`], [`files`]: how engines publish and write.
+//! - [`mysql`]: MySQL's room: all that touches a mysqld. [`mongo`]: MongoDB's: all that touches a mongod.
 //!
 //! The shell knows no engine but through [`engine::Engine`]; an engine knows the shell only as watch channels and the fence. Nothing in here
 //! knows Kubernetes' API: no kube and no k8s-openapi is in this package's tree.
@@ -17,12 +17,15 @@ pub mod cli;
 pub mod discovery;
 pub mod engine;
 pub mod fence;
+pub mod files;
 pub mod guard;
 pub mod health;
 pub mod hub;
 pub mod live;
+pub mod mongo;
 pub mod mysql;
 pub mod peers;
+pub mod report;
 pub mod server;
 pub mod shell;
 pub mod term;

@@ -1,7 +1,8 @@
 //! Two errands of the binary that need no runtime: the exec probe of the database container, and installing itself.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,6 +12,10 @@ use std::time::Duration;
 
 /// mysqld greets in milliseconds, also while it recovers or refuses connections.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// `{hello: 1, $db: "admin"}` as OP_MSG (2013): a header of sixteen bytes, flags, one body.
+const HELLO: &[u8] = b"\x34\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\
+    \x1f\0\0\0\x10hello\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0";
 
 /// Whether something that speaks MySQL's protocol greets on `socket`; an error packet ("too many connections") is a sign of life too.
 ///
@@ -25,6 +30,24 @@ pub fn probe(socket: &Path) -> Result<(), String> {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("{}: {error}", socket.display())),
         Err(_) => Err(format!("{}: no greeting within {} s", socket.display(), DEADLINE.as_secs())),
+    }
+}
+
+/// Whether a mongod on `port` of this machine answers. One that wants TLS closes the connection of who does not speak it, which is a
+/// sign of life as well; one that is frozen does neither, though its kernel accepts.
+///
+/// # Errors
+/// What went wrong, in words for the probe's event.
+pub fn knock(port: u16) -> Result<(), String> {
+    let failed = |error: io::Error| format!("port {port}: {error}");
+    let mut tcp = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), DEADLINE).map_err(failed)?;
+    tcp.set_read_timeout(Some(DEADLINE)).map_err(failed)?;
+    tcp.write_all(HELLO).map_err(failed)?;
+    match tcp.read(&mut [0; 1]) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(format!("port {port}: no answer within {} s", DEADLINE.as_secs()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ mod archive;
 mod cnf;
 mod condemned;
 pub mod converge;
+mod engine;
 mod execute;
 mod files;
 mod join;
@@ -34,6 +35,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use condemned::Sentence;
+pub use engine::Mysql;
 use files::FileError;
 use member::Member;
 use report::{Reporter, problem};

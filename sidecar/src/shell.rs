@@ -17,21 +17,18 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use crate::discovery::Discovery;
-use crate::engine::Mysql;
+use crate::engine::{Engine, Posts};
 use crate::fence::Guard;
 use crate::hub::{Hub, Identity, Sources};
 use crate::peers::{self, Names};
 use crate::term::Term;
 use crate::tls::{self, hex};
-use crate::{health, mysql, server};
+use crate::{health, server};
 
 /// Between two looks for usable certificates at the start. The pod cannot do anything without, and a restart would look no sooner.
 const CERTIFICATES_REST: Duration = Duration::from_secs(5);
 /// Threads for what blocks: the term's fsync, files of the engine.
 const BLOCKING_THREADS: usize = 4;
-/// Port name of the Service, which SRV records are made of.
-const SERVICE_PORT: &str = "mysql";
 
 /// Who decides.
 #[derive(Clone, Debug)]
@@ -43,24 +40,24 @@ pub enum Mode {
         /// Port of the API.
         api_port: u16,
     },
-    /// The ordinal.
+    /// This member, by who else is there.
     Standalone {
-        /// The headless Service that names the peers.
-        service: String,
+        /// What the members have in common: the headless Service.
+        name: String,
     },
 }
 
-/// Runs a MySQL member, whose pod gets `grace` to end, until SIGTERM or SIGINT, or until something fails that no retry mends.
+/// Runs a member, whose pod gets `grace` to end, until SIGTERM or SIGINT, or until something fails that no retry mends.
 ///
 /// # Errors
 /// What failed.
-pub fn run(config: mysql::Config, mode: Mode, health_port: u16, grace: Duration) -> anyhow::Result<()> {
+pub fn run<E: Engine>(engine: E, mode: Mode, health_port: u16, grace: Duration) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            ended = member(config, mode, health_port, grace) => ended,
+            ended = member(engine, mode, health_port, grace) => ended,
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }
@@ -71,37 +68,35 @@ pub fn run(config: mysql::Config, mode: Mode, health_port: u16, grace: Duration)
     ended
 }
 
-async fn member(config: mysql::Config, mode: Mode, health_port: u16, grace: Duration) -> anyhow::Result<()> {
-    info!(member = config.member, ?mode, version = env!("CARGO_PKG_VERSION"), "the sidecar starts");
+async fn member<E: Engine>(engine: E, mode: Mode, health_port: u16, grace: Duration) -> anyhow::Result<()> {
+    info!(member = engine.member(), engine = E::NAME, ?mode, version = env!("CARGO_PKG_VERSION"), "the sidecar starts");
     let health = listen(health_port).await?;
-    let (state_in, state) = watch::channel(config.first_state());
+    let (state_in, state) = watch::channel(engine.first_state());
     let (trouble_in, trouble) = watch::channel(None);
     let (orders_in, orders) = watch::channel(None);
     let incarnation = incarnation()?;
-    let identity = |cluster| Identity { cluster, member: config.member.clone(), incarnation };
-    let engine = Mysql(config.clone());
-    let guard = Guard::new(config.ordinal);
+    let identity = |cluster| Identity { cluster, member: engine.member().to_owned(), incarnation };
+    let guard = Guard::new(engine.ordinal());
     let half = grace / 2;
     match mode {
-        Mode::Standalone { service } => {
-            let discovery = Discovery::new(&service, SERVICE_PORT, &config.member)?;
-            let hub = Hub::new(engine, identity(service), Sources { state, certificates: None, trouble }, None, orders_in, guard);
+        Mode::Standalone { name } => {
+            let hub = Hub::new(engine.clone(), identity(name), Sources { state, certificates: None, trouble }, None, orders_in, guard);
             tokio::select! {
-                ended = mysql::standalone::run(config, discovery, state_in) => ended,
+                ended = engine.stand_alone(state_in) => ended,
                 () = health::serve(health, hub, half, true) => ended("the health port"),
             }
         }
         Mode::Operated { cluster_uid, api_port } => {
-            let term = Term::open(&config.data_dir.join(".understudy"), &cluster_uid)?;
-            let directory = config.tls_dir.clone().context("an operated member needs certificates")?;
+            let term = Term::open(&engine.volume().join(".understudy"), &cluster_uid)?;
+            let directory = engine.certificates().context("an operated member needs certificates")?.to_owned();
             let api = listen(api_port).await?;
             let (sets_in, sets) = watch::channel(certificates(&directory).await);
-            let (changes_in, changes) = watch::channel(0);
+            let (changes_in, tls_changed) = watch::channel(0);
             let sources = Sources { state, certificates: Some(sets.clone()), trouble };
-            let hub = Hub::new(engine, identity(cluster_uid), sources, Some(term), orders_in, guard.clone());
+            let hub = Hub::new(engine.clone(), identity(cluster_uid), sources, Some(term), orders_in, guard.clone());
             let names = Names::new(api_port).context("/etc/resolv.conf")?;
             tokio::select! {
-                ended = mysql::run(config, orders, state_in, changes, guard) => ended,
+                ended = engine.obey(Posts { orders, state: state_in, tls_changed, guard }) => ended,
                 () = health::serve(health, hub.clone(), half, false) => ended("the health port"),
                 () = peers::listen(hub.clone(), names, sets.clone()) => ended("listening to the other members"),
                 () = server::serve(api, sets, hub) => ended("the API port"),

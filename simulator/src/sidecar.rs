@@ -4,7 +4,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use sidecar::engine::{Engine, Mysql};
+use sidecar::engine::Engine;
+use sidecar::mysql::Mysql;
 use sidecar::mysql::converge::{Own, Step, converged, plan};
 use sidecar::mysql::observe::{Channel, Facts, Password, Receiver, SemiSyncFacts, tell_silence};
 use sidecar::mysql::ready::Readiness;

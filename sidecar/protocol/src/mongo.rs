@@ -16,7 +16,7 @@ pub mod state;
 pub mod status;
 
 pub use order::{Assignment, Part, Role, User, Yield};
-pub use state::{Accepted, Data, Problem, ProblemCode, Said, State};
+pub use state::{Accepted, Data, Problem, ProblemCode, Process, Said, State};
 
 use serde::{Deserialize, Serialize};
 

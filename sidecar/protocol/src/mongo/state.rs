@@ -114,7 +114,7 @@ pub enum ProblemCode {
     Storage,
     /// Certificates, keys or passwords cannot be read.
     Credentials,
-    /// mongod refuses our key, or its peers refuse its own (error 18).
+    /// Our mongod refuses the mounted key, or one that is to be taken in does (error 18).
     KeyRefused,
     /// mongod does not come up.
     ProcessDown,
@@ -137,5 +137,23 @@ impl State {
     /// Takes up `order` without having looked at mongod since: what held under the order before proves nothing of this one.
     pub fn take_up(&mut self, order: Option<&Order<Assignment>>) {
         self.accepted = order.map(|order| Accepted::of(order, false));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_sent_and_a_code_of_a_newer_sidecar_is_read() {
+        let sent = serde_json::to_value(State::default()).unwrap();
+        let known =
+            r#"{"data": "empty", "process": "down", "answer": "unknown", "member": 6, "writable": false, "keys": [], "ready": false}"#;
+        assert_eq!(sent, serde_json::from_str::<serde_json::Value>(known).unwrap());
+        let state: State = serde_json::from_str(
+            r#"{"data": "present", "process": "running", "member": 1, "problem": {"code": "ofLater", "message": "m"}, "ofLater": 1}"#,
+        )
+        .unwrap();
+        assert_eq!((state.problem.unwrap().code, state.member), (ProblemCode::Other, MemberState::Primary));
     }
 }
