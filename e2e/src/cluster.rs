@@ -220,6 +220,7 @@ pub(crate) async fn api_ready(kubeconfig: &Path) -> Result<Client> {
 }
 
 /// What serves all nodes at once: kube-proxy (every pod bridge is in the host's network namespace), DNS, volumes.
+/// `MIN_SYNC_PERIOD=1ms` shows what kube-proxy's own pause between two changes costs.
 async fn services(dirs: &Dirs, lab: &Lab) -> Result<()> {
     let kube = kube_path(dirs);
     let kubeconfig = dirs.kubeconfig();
@@ -227,6 +228,7 @@ async fn services(dirs: &Dirs, lab: &Lab) -> Result<()> {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "iptables",
+        "iptables": {"minSyncPeriod": std::env::var("MIN_SYNC_PERIOD").unwrap_or_else(|_| "1s".into())},
         "clusterCIDR": PODS,
         "clientConnection": {"kubeconfig": kubeconfig},
         "hostnameOverride": "node1",

@@ -194,7 +194,7 @@ impl Mysql {
             run_dir: self.run,
             tls_dir: (!self.standalone || self.tls.is_dir()).then_some(self.tls),
             system_dir: self.system,
-            app_dir: self.app.is_dir().then_some(self.app),
+            app_dir: self.app,
             config_file: self.config,
             mysqld: self.mysqld,
             mysqlbinlog: self.mysqlbinlog,

@@ -24,6 +24,8 @@ pub const PING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 const FRESH: Duration = Duration::from_millis(SILENCE_MILLIS);
 /// Nobody looked at the clock for this long: this process stood still, and others may have decided without it.
 const FROZEN: Duration = FRESH;
+/// Who was asked to leave stays closed for this long, in which its mysqld is told to end, and ends.
+const LEAVING: Duration = Duration::from_secs(10);
 /// An operator that has just come has not had the time to say that this order is of the past.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -72,6 +74,8 @@ pub struct Fence {
     touched: Instant,
     /// Counts the times that this process stood still: connections from before are to be made anew.
     epoch: u64,
+    /// It is about to end, and closes before.
+    leaves: Option<Instant>,
     verdict: Verdict,
 }
 
@@ -93,6 +97,7 @@ impl Fence {
             highest: 0,
             touched: now,
             epoch: 0,
+            leaves: None,
             verdict: Verdict::FREE,
         }
     }
@@ -144,6 +149,9 @@ impl Fence {
     }
 
     fn follows(&mut self, now: Instant) -> Verdict {
+        if self.leaves.is_some_and(|since| now.saturating_duration_since(since) < LEAVING) {
+            return Verdict { fenced: true, may_open: false };
+        }
         let Some(ordered) = &self.ordered else { return Verdict::FREE };
         if ordered.members.iter().all(|member| *member == self.ordinal) {
             return Verdict::FREE;
@@ -167,6 +175,18 @@ impl Fence {
         self.ordered.as_ref().is_some_and(|ordered| {
             self.highest <= ordered.term && self.majority(now, ordered).is_some_and(|at| now.duration_since(at) <= FRESH)
         })
+    }
+
+    /// Whether none of the other members is there: nobody could take over.
+    #[must_use]
+    pub fn deserted(&self, now: Instant) -> bool {
+        self.ordered.is_some() && now.saturating_duration_since(self.company) > FRESH
+    }
+
+    /// The member is about to end, with nobody to take over: it closes, so that no client is told anything by its end (I4).
+    pub fn leave(&mut self, now: Instant) {
+        self.leaves = Some(now);
+        self.judge(now);
     }
 
     /// The latest instant at which a majority of the members, this one included, was known to obey no later term. A member that has seen
@@ -262,10 +282,15 @@ impl Guard {
         })
     }
 
-    /// Whether none of the other members is there: nobody could take over.
+    /// See [`Fence::deserted`].
     #[must_use]
     pub fn deserted(&self) -> bool {
-        self.with(|fence, now| fence.ordered.is_some() && now.saturating_duration_since(fence.company) > FRESH)
+        self.with(|fence, now| fence.deserted(now))
+    }
+
+    /// See [`Fence::leave`].
+    pub fn leave(&self) {
+        self.with(|fence, now| fence.leave(now));
     }
 
     /// Whom to listen to now.

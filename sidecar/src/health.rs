@@ -87,11 +87,17 @@ async fn release<E: Engine>(hub: &Hub<E>, releases: &Semaphore, patience: Durati
     hub.engine().leave();
     let released = async {
         let (mut changes, mut closed) = (hub.changes(), None);
-        // Of a cluster that is deleted or hibernates all members go, and nobody is left to wait for.
-        while !hub.guard().deserted() {
+        loop {
+            let deserted = hub.guard().deserted();
             match E::missed(&hub.report().state) {
-                Missed::ByClients => closed = None,
-                Missed::ByMembers if closed.get_or_insert_with(Instant::now).elapsed() < CLOSED => {}
+                Missed::ByClients => {
+                    closed = None;
+                    if deserted {
+                        // Of a cluster that is deleted or hibernates all members go: nobody is left to take over, and it closes first.
+                        hub.guard().leave();
+                    }
+                }
+                Missed::ByMembers if !deserted && closed.get_or_insert_with(Instant::now).elapsed() < CLOSED => {}
                 Missed::ByMembers | Missed::ByNobody => return,
             }
             let _ = timeout(RELEASE_PERIOD, changes.next()).await;

@@ -68,8 +68,8 @@ pub struct Config {
     pub tls_dir: Option<PathBuf>,
     /// Passwords `replication` and `clone`.
     pub system_dir: PathBuf,
-    /// `username`, `password` and `database` of the application's owner.
-    pub app_dir: Option<PathBuf>,
+    /// `username`, `password` and `database` of the application's owner; empty or missing without one.
+    pub app_dir: PathBuf,
     /// The user's my.cnf.
     pub config_file: PathBuf,
     /// The database's program; looked up in `PATH` when it has no slash.

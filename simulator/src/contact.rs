@@ -37,6 +37,17 @@ impl Contact {
         };
         self.fence.order(now, ordered);
     }
+
+    /// None of the other members is there.
+    #[must_use]
+    pub fn deserted(&self, now: Instant) -> bool {
+        self.fence.deserted(now)
+    }
+
+    /// It closes, to end.
+    pub fn leave(&mut self, now: Instant) {
+        self.fence.leave(now);
+    }
 }
 
 impl World {

@@ -1,5 +1,8 @@
 //! The StatefulSet controller and the kubelets: pods come, start their containers again when they end, and go.
 
+use sidecar::engine::{Engine, Missed};
+use sidecar::mysql::Mysql;
+
 use crate::event::Event;
 use crate::mysqld::Mysqld;
 use crate::sidecar::ordinals;
@@ -17,8 +20,9 @@ impl World {
                 None if member < replicas => self.make_pod(member),
                 Some(pod) if pod.deleting.is_none() && member >= replicas => self.delete_pod(member, None),
                 Some(pod) => {
-                    let due = pod.deleting.is_some_and(|at| self.now >= at || self.released(member));
-                    if due {
+                    // The preStop hook waits to be released; the deadline ends its patience.
+                    let released = pod.deleting.map(|at| (self.now >= at, self.released(member)));
+                    if let Some((_, true) | (true, _)) = released {
                         self.remove_pod(member);
                     }
                 }
@@ -28,10 +32,18 @@ impl World {
         self.after(PERIOD, Event::Kubelet);
     }
 
-    /// The preStop hook: an open primary that is not alone is given half of its grace to hand over.
-    fn released(&self, member: u32) -> bool {
-        let open = self.member(member).mysqld.as_ref().is_some_and(|mysqld| mysqld.answers() && !mysqld.read_only);
-        !open || self.api.replicas.unwrap_or(0) < 2
+    /// What the sidecar says of its mysqld's end, if it says anything.
+    fn released(&mut self, member: u32) -> bool {
+        let instant = self.instant();
+        let Some(report) = self.report(member).filter(|_| !self.member(member).sidecar_frozen) else { return false };
+        let missed = Mysql::missed(&report.state);
+        let Some(sidecar) = self.member_mut(member).sidecar.as_mut() else { return false };
+        let deserted = sidecar.contact.deserted(instant);
+        if deserted && missed == Missed::ByClients {
+            sidecar.contact.leave(instant);
+            self.poke_now(member);
+        }
+        missed == Missed::ByNobody || deserted && missed == Missed::ByMembers
     }
 
     fn make_pod(&mut self, member: u32) {
@@ -56,6 +68,10 @@ impl World {
     }
 
     fn remove_pod(&mut self, member: u32) {
+        if self.released(member) {
+            self.tell(|| format!("mysqld of {} shuts down", name(member)));
+            self.shut_down(member);
+        }
         self.tell(|| format!("pod of {} is gone", name(member)));
         self.end_processes(member);
         self.member_mut(member).pod = None;
@@ -84,6 +100,14 @@ impl World {
         }
         self.sidecar_gone(member);
         self.kubelet_probe(member, false);
+    }
+
+    /// mysqld is told to end, and lets go of the commits that wait for acknowledgements: their clients are told that they are done.
+    fn shut_down(&mut self, member: u32) {
+        let Some((mysqld, _)) = self.running(member).filter(|(mysqld, _)| mysqld.answers()) else { return };
+        mysqld.source_enabled = false;
+        self.release(member);
+        self.end_mysqld(member);
     }
 
     /// mysqld's process ends. What is in its binary log is committed when it comes back (crash recovery).

@@ -92,7 +92,7 @@ impl Sidecar {
             order: None,
             unconfirmed: None,
             orders: 0,
-            state: State { may_acknowledge: data == Data::Present, data, ..State::default() },
+            state: first_state(data),
             running: None,
             filling: None,
             accounts_done: None,
@@ -403,6 +403,13 @@ impl World {
         thread_local!(static BEGAN: Instant = Instant::now());
         BEGAN.with(|began| *began) + Duration::from_millis(self.now)
     }
+}
+
+/// What a sidecar says before its first look.
+fn first_state(data: Data) -> State {
+    let present = data == Data::Present;
+    let process = if present { Process::Starting } else { Process::Down };
+    State { may_acknowledge: present, process, data, ..State::default() }
 }
 
 fn own(member: u32, sidecar: &Sidecar) -> Own {

@@ -2,8 +2,31 @@
 
 use anyhow::{Result, ensure};
 use mysql_async::prelude::Queryable;
+use serde_json::{Value, json};
 
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::{Cluster, IMAGE, eventually, on_stage};
+
+#[tokio::test]
+async fn the_smallest_example_comes_up_and_gets_its_application_later() -> Result<()> {
+    on_stage("smallest", |lab, namespace| async move {
+        let cluster = Cluster::new(&lab, &namespace);
+        let example = include_str!("../../../docs/examples/mysqlcluster-minimal.yaml");
+        let mut spec = serde_yaml::from_str::<Value>(example)?["spec"].take();
+        (spec["image"], spec["imagePullPolicy"]) = (IMAGE.into(), "Never".into());
+        cluster.apply(spec).await?;
+        cluster.whole(3).await?;
+        cluster.merge(json!({"database": {"name": "shop", "owner": "app"}})).await?;
+        eventually("the application's account", || async {
+            cluster.ledger().await?;
+            cluster.through("primary").await?.query_drop("REPLACE INTO ledger VALUES (1, 'late')").await?;
+            Ok(())
+        })
+        .await?;
+        cluster.whole(3).await?;
+        cluster.holds(&[1].into()).await
+    })
+    .await
+}
 
 #[tokio::test]
 async fn from_nothing_to_three_members_that_clone_from_each_other_and_replicate_encrypted() -> Result<()> {

@@ -1,5 +1,6 @@
 //! What tests of lost members and changed primaries ask of a cluster, and do to it.
 
+use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -67,15 +68,42 @@ impl Cluster {
     /// Kills mysqld of the primary `old` until another member leads; says which one. A primary that is back before its replicas could be
     /// asked leads on, as it may: then it is killed again, and the kubelet does not restart it as soon as the first time.
     pub async fn crashed(&self, old: &str) -> Result<String> {
+        self.lost(old, || self.crash(old)).await
+    }
+
+    /// The same with its pod, deleted without grace.
+    pub async fn deleted(&self, old: &str) -> Result<String> {
+        self.lost(old, || self.delete_at_once(old)).await
+    }
+
+    async fn lost<F: Future<Output = Result<()>>>(&self, old: &str, fault: impl Fn() -> F) -> Result<String> {
         let end = Instant::now() + patience();
-        self.crash(old).await?;
+        fault().await?;
         loop {
             match timeout(BACK_BY, self.succeeded(old)).await {
                 Ok(new) => return new,
-                Err(_) if Instant::now() > end => bail!("{old} leads on, however often it is killed"),
-                Err(_) => self.crash(old).await?,
+                Err(_) if Instant::now() > end => bail!("{old} leads on, however often it is lost"),
+                Err(_) => fault().await?,
             }
         }
+    }
+
+    /// Kills process 1 of a container, and returns when it runs again: whoever watches has noticed by then.
+    pub async fn restarted(&self, member: &str, container: &str) -> Result<()> {
+        let restarts = async || {
+            let status = self.pods().get(member).await?.status.unwrap_or_default();
+            let all = status.init_container_statuses.into_iter().flatten().chain(status.container_statuses.into_iter().flatten());
+            let found = all.into_iter().find(|found| found.name == container).with_context(|| format!("{member} has no {container}"))?;
+            anyhow::Ok((found.restart_count, found.state.is_some_and(|state| state.running.is_some())))
+        };
+        let (before, _) = restarts().await?;
+        self.lab.kill_container(&self.namespace, member, container).await?;
+        eventually(&format!("{container} of {member} to run again"), || async {
+            let (now, runs) = restarts().await?;
+            ensure!(now > before && runs, "{now} restarts, running: {runs}");
+            Ok(())
+        })
+        .await
     }
 
     /// Deletes a pod without grace: its processes get SIGKILL, and its name is free at once.

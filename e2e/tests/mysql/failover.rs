@@ -57,14 +57,14 @@ async fn a_primary_that_dies_twice_in_a_row_empty_idle_or_under_load_is_replaced
 
         // At once: whoever leads, perhaps before anybody can acknowledge, so that only its own return is safe.
         let first = cluster.primary().await?;
-        cluster.crash(&cluster.crashed(&first).await?).await?;
+        let second = cluster.crashed(&first).await?;
+        cluster.restarted(&second, "mysql").await?;
         writer.goes_on().await?;
         cluster.whole(3).await?;
 
         // Its pod goes at once, and comes back as another one.
         let lost = cluster.primary().await?;
-        cluster.replaced(&lost, cluster.delete_at_once(&lost)).await?;
-        let next = cluster.succeeded(&lost).await?;
+        let next = cluster.deleted(&lost).await?;
         cluster.leads(&next).await?;
         writer.goes_on().await?;
         cluster.whole(3).await?;
@@ -111,8 +111,7 @@ async fn of_five_members_the_primary_and_a_replica_may_be_lost_at_the_same_time(
         let old = cluster.primary().await?;
         let frozen = cluster.others(&old).await?.remove(0);
         lab.freeze(&namespace, &frozen).await?;
-        cluster.delete_at_once(&old).await?;
-        let new = cluster.succeeded(&old).await?;
+        let new = cluster.deleted(&old).await?;
         ensure!(new != frozen, "who does not answer is not promoted");
         writer.goes_on().await?;
         lab.thaw(&namespace, &frozen).await?;

@@ -94,6 +94,34 @@ async fn a_crashed_primary_with_a_commit_that_nobody_acknowledged_is_archived_an
 }
 
 #[tokio::test]
+async fn a_primary_whose_sidecar_has_just_begun_is_killed_rather_than_shut_down() -> Result<()> {
+    on_stage("unaware", |lab, namespace| async move {
+        let cluster = Cluster::perform(&lab, &namespace, 3).await?;
+        let writer = Writer::start(&cluster, 1);
+        writer.goes_on().await?;
+        let acknowledged = writer.finish().await?;
+        let old = cluster.primary().await?;
+        let mut client = cluster.to(&old).await?;
+        client.query_drop("SELECT 1").await?;
+
+        lab.isolate(&namespace, &old).await?;
+        let commit = tokio::spawn(async move { client.query_drop(format!("INSERT INTO ledger VALUES ({UNSEEN}, 'unheard')")).await });
+        sleep(Duration::from_millis(200)).await;
+        // It knows nobody's order yet, and its mysqld is open: an orderly shutdown would tell the client that its commit is done.
+        cluster.restarted(&old, "sidecar").await?;
+        cluster.delete_at_once(&old).await?;
+        let answer = timeout(Duration::from_secs(30), commit).await.context("the client is left hanging")??;
+        ensure!(answer.is_err(), "a commit that nobody else holds was acknowledged by the end of the primary");
+        lab.heal_namespace(&namespace).await?;
+        let new = cluster.succeeded(&old).await?;
+        cluster.leads(&new).await?;
+        cluster.whole(3).await?;
+        cluster.holds(&acknowledged).await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_replica_with_transactions_of_its_own_is_never_promoted_and_is_cloned_anew() -> Result<()> {
     on_stage("stray", |lab, namespace| async move {
         let cluster = Cluster::perform(&lab, &namespace, 3).await?;

@@ -62,7 +62,9 @@ pub fn wanted(config: &Config, members: &[u32], barred: &[u32]) -> Result<Vec<Ac
     let mut accounts = vec![plain(CLONE_USER.into(), &files::read(&config.system_dir.join("clone"))?, "BACKUP_ADMIN")];
     let admitted = members.iter().filter(|ordinal| !barred.contains(ordinal));
     accounts.extend(admitted.map(|ordinal| plain(replication_user(*ordinal), &replication, "REPLICATION SLAVE")));
-    if let Some(dir) = &config.app_dir {
+    // Without a Secret there is no account; one that was there stays.
+    let dir = &config.app_dir;
+    if dir.join("username").exists() {
         let (user, password, database) =
             (files::read(&dir.join("username"))?, files::read(&dir.join("password"))?, files::read(&dir.join("database"))?);
         if user.starts_with(LOCAL_USER) || user.starts_with("mysql.") || user == "root" || user.is_empty() {

@@ -210,7 +210,7 @@ pub(crate) mod tests {
             run_dir: "/understudy/run".into(),
             tls_dir: Some("/understudy/tls".into()),
             system_dir: "/understudy/system".into(),
-            app_dir: None,
+            app_dir: "/understudy/app".into(),
             config_file: "/understudy/config/my.cnf".into(),
             mysqld: "mysqld".into(),
             mysqlbinlog: "mysqlbinlog".into(),

@@ -91,12 +91,16 @@ impl Engine for Mysql {
     }
 
     fn missed(state: &State) -> Missed {
-        // Silent, it may still be open.
-        let open = state.role == Role::Primary || state.process == Process::Silent;
+        // What is not known to be closed may have clients whose commits wait: of a sidecar that has just begun, of a silent mysqld (I4).
+        let down = state.process == Process::Down;
+        let closed = down || matches!(state.role, Role::Replica | Role::Isolated);
         match state.accepted.as_ref().map(|accepted| &accepted.assignment) {
-            Some(Assignment::Primary { members, .. }) if open && members.len() > 1 => Missed::ByClients,
-            Some(Assignment::Isolated) if open || state.process == Process::Running => Missed::ByMembers,
-            _ => Missed::ByNobody,
+            Some(Assignment::Primary { members, .. }) if members.len() < 2 => Missed::ByNobody,
+            // A closed one may be about to open.
+            Some(Assignment::Primary { .. }) if !down && !state.fenced => Missed::ByClients,
+            Some(Assignment::Isolated) if closed && !down => Missed::ByMembers,
+            _ if closed => Missed::ByNobody,
+            _ => Missed::ByClients,
         }
     }
 

@@ -139,7 +139,7 @@ impl Rig {
             run_dir: home.join("run"),
             tls_dir: Some(self.dir.join("tls")),
             system_dir: self.dir.join("system"),
-            app_dir: Some(self.dir.join("app")),
+            app_dir: self.dir.join("app"),
             config_file: self.dir.join("user.cnf"),
             mysqld: self.dir.join("mysqld"),
             mysqlbinlog: self.dir.join("mysqlbinlog"),

@@ -66,10 +66,11 @@ async fn an_open_primary_is_released_when_it_is_none_any_more_and_everybody_else
     let waiting = tokio::spawn(async move { get(health, "/releasez").await.unwrap().0 });
     sleep(PATIENCE / 4).await;
     assert!(!waiting.is_finished());
-    rig.state.send_modify(|state| state.role = Role::Isolated);
+    rig.state.send_modify(|state| (state.role, state.fenced) = (Role::Isolated, true));
     assert_eq!(waiting.await.unwrap(), 200);
     assert!(start.elapsed() < PATIENCE / 2);
     at_once("closed").await;
+    rig.state.send_modify(|state| state.fenced = false);
 
     let ordered = |assignment| Some(Accepted { term: 4, claim: 0, assignment, converged: true });
     rig.state.send_modify(|state| state.accepted = ordered(Assignment::Isolated));
@@ -90,7 +91,16 @@ async fn an_open_primary_is_released_when_it_is_none_any_more_and_everybody_else
     assert!(start.elapsed() >= PATIENCE);
     rig.guard.order(Some(Ordered { term: 3, members: [0, 1].into() }));
     sleep(Duration::from_millis(3_100)).await;
-    at_once("the other member is gone").await;
+    assert!(!rig.guard.verdict().fenced);
+    let (start, health) = (Instant::now(), rig.health);
+    let waiting = tokio::spawn(async move { get(health, "/releasez").await.unwrap().1 });
+    sleep(PATIENCE / 4).await;
+    assert!(!waiting.is_finished(), "the other member is gone, and this one is still open");
+    assert!(rig.guard.verdict().fenced, "who leaves closes first");
+    rig.state.send_modify(|state| (state.role, state.fenced) = (Role::Isolated, true));
+    assert_eq!(waiting.await.unwrap().trim(), "released");
+    assert!(start.elapsed() < PATIENCE);
+    rig.state.send_modify(|state| state.fenced = false);
     assert!(rig.guard.heard(rig.guard.epoch(), 1, 3));
     rig.state.send_modify(|state| (state.process, state.role) = (Process::Down, Role::Unknown));
     at_once("no mysqld").await;
@@ -158,6 +168,8 @@ async fn a_guarded_process_ends_in_order_unless_it_would_be_missed() {
     assert_eq!(ended().await, Some(7), "nobody misses it");
     let assignment = Assignment::Primary { acks: 1, members: vec![0, 1], barred: vec![] };
     let accepted = Some(Accepted { term: 3, claim: 0, assignment, converged: true });
+    rig.state.send_modify(|state| state.process = Process::Starting);
+    assert_eq!(ended().await, Some(128 + 9), "a sidecar that has just begun knows of nobody whether it is open");
     rig.state.send_modify(|state| (state.process, state.role, state.accepted) = (Process::Running, Role::Primary, accepted));
     assert_eq!(ended().await, Some(128 + 9), "a shutdown would tell clients what nobody else holds");
 }

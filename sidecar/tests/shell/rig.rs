@@ -123,7 +123,7 @@ fn config_of(root: &Path, ordinal: u32) -> mysql::Config {
         run_dir: root.join("run"),
         tls_dir: Some(root.join("tls")),
         system_dir: root.join("system"),
-        app_dir: None,
+        app_dir: PathBuf::new(),
         config_file: root.join("config/my.cnf"),
         mysqld: "mysqld".into(),
         mysqlbinlog: "mysqlbinlog".into(),
