@@ -38,7 +38,7 @@ use crate::shared::{
     validation = shared::plain_name(),
     validation = shared::same_class(),
     validation = shared::no_smaller(),
-    validation = Rule::new("self.spec.tls == oldSelf.spec.tls || self.spec.tls == 'Prefer' || oldSelf.spec.tls == 'Prefer'").message("spec.tls: members are updated one by one, so those with and without TLS must understand each other: set it to Prefer first, and go on when all members are ready"),
+    validation = Rule::new("self.spec.tls == oldSelf.spec.tls || [oldSelf.spec.tls, self.spec.tls] in [['Off', 'Allow'], ['Allow', 'Prefer'], ['Prefer', 'On'], ['On', 'Prefer'], ['Prefer', 'Allow'], ['Allow', 'Off']]").message("spec.tls: members are updated one by one, and each must understand the others meanwhile: go one step at a time, Off, Allow, Prefer, On, and on when all members are ready"),
     validation = Rule::new("self.spec.replicas == oldSelf.spec.replicas || (self.spec.arbiters == 0 && oldSelf.spec.arbiters == 0)").message("spec.replicas cannot be changed while there is an arbiter, whose place is the last one: set arbiters to 0 first, and to 1 again afterwards")
 )]
 #[x_kube(
@@ -211,8 +211,10 @@ pub enum Tls {
     /// Required of everybody.
     #[default]
     On,
-    /// Offered and used between members; connections without it are taken too: the step between On and Off.
+    /// Used between members, offered to others: the step below On.
     Prefer,
+    /// Offered to everybody, used between members by none: the step above Off.
+    Allow,
     /// None.
     Off,
 }

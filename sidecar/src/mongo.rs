@@ -91,13 +91,24 @@ pub struct Layout {
     pub options: PathBuf,
 }
 
+/// Who has to speak TLS, in the order in which members change over: each understands the one before and the one after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Whoever wants to; members among themselves do not.
+    Allow,
+    /// Members among themselves; others as they like.
+    Prefer,
+    /// Everybody.
+    Require,
+}
+
 /// How to speak TLS.
 #[derive(Clone, Debug)]
 pub struct Tls {
     /// `ca.crt`, `tls.crt`, `tls.key`: mounted. `None` where there is no certificate of our own, and public authorities count.
     pub directory: Option<PathBuf>,
-    /// Whether mongod takes connections without TLS too, while members change over.
-    pub optional: bool,
+    /// Who has to speak it.
+    pub mode: TlsMode,
     /// Certificates of mongod are not checked.
     pub unchecked: bool,
 }

@@ -114,11 +114,14 @@ fn a_priority_is_what_mongod_takes() {
 }
 
 #[test]
-fn tls_is_turned_on_and_off_by_way_of_prefer() {
+fn tls_is_turned_on_and_off_one_step_at_a_time() {
     let tls = |mode: &str| set(json!({"tls": mode}));
-    for (from, to) in [("On", "Prefer"), ("Prefer", "Off"), ("Off", "Prefer"), ("Prefer", "On"), ("Off", "Off")] {
+    for (from, to) in
+        [("On", "Prefer"), ("Prefer", "Allow"), ("Allow", "Off"), ("Off", "Allow"), ("Allow", "Prefer"), ("Prefer", "On"), ("Off", "Off")]
+    {
         accepted_change(&tls(from), &tls(to));
     }
-    refused_change(&tls("On"), &tls("Off"), "set it to Prefer first");
-    refused_change(&tls("Off"), &tls("On"), "set it to Prefer first");
+    for (from, to) in [("On", "Off"), ("Off", "On"), ("On", "Allow"), ("Prefer", "Off"), ("Off", "Prefer"), ("Allow", "On")] {
+        refused_change(&tls(from), &tls(to), "one step at a time");
+    }
 }

@@ -38,7 +38,7 @@ pub struct Options {
     /// Users must log in.
     #[arg(long)]
     auth: bool,
-    /// `disabled` or `requireTLS`.
+    /// `disabled`, `allowTLS`, `preferTLS` or `requireTLS`.
     #[arg(long = "tlsMode")]
     tls_mode: Option<String>,
     /// Certificate chain and key in one PEM file.
@@ -85,7 +85,7 @@ pub struct Settled {
     pub keys: Vec<String>,
     /// Users must log in.
     pub auth: bool,
-    /// TLS on every connection.
+    /// TLS, if any.
     pub tls: Option<Tls>,
     /// The socket file.
     pub socket: Option<PathBuf>,
@@ -100,6 +100,10 @@ pub struct Settled {
 /// Where the certificates are.
 #[derive(Clone, Debug)]
 pub struct Tls {
+    /// Of every client.
+    pub required: bool,
+    /// Used towards other members.
+    pub outgoing: bool,
     /// Chain and key.
     pub certificate: PathBuf,
     /// Authorities; without them certificates are not checked.
@@ -178,7 +182,9 @@ impl Options {
         let tls = &file.net.tls;
         let tls = match self.tls_mode.as_deref().or(tls.mode.as_deref()).unwrap_or("disabled") {
             "disabled" => None,
-            "requireTLS" => Some(Tls {
+            mode @ ("allowTLS" | "preferTLS" | "requireTLS") => Some(Tls {
+                required: mode == "requireTLS",
+                outgoing: mode != "allowTLS",
                 certificate: self
                     .tls_certificate_key_file
                     .or(tls.certificate_key_file.clone())
@@ -186,7 +192,7 @@ impl Options {
                 authorities: self.tls_ca_file.or(tls.ca_file.clone()),
                 clients_show_one: !(self.tls_allow_connections_without_certificates || tls.allow_connections_without_certificates),
             }),
-            other => bail!("tlsMode {other} is not modelled: disabled or requireTLS"),
+            other => bail!("Unsupported value for tlsMode {other}"),
         };
         let prefix = self.unix_socket_prefix.or(file.net.unix_domain_socket.path_prefix.clone());
         let prefix = prefix.or(file.net.unix_domain_socket.enabled.then(|| PathBuf::from("/tmp")));

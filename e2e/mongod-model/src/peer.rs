@@ -104,7 +104,9 @@ async fn connect(node: &Node, host: &str) -> Result<Stream, Failure> {
         Err(_) => return Err(unreachable("Connection timed out".into()).within(&context)),
     };
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    Stream::to(stream, node.options.tls.as_ref(), name).await.map_err(|error| unreachable(error.to_string()).within(&context))
+    Stream::to(stream, node.options.tls.as_ref().filter(|tls| tls.outgoing), name)
+        .await
+        .map_err(|error| unreachable(error.to_string()).within(&context))
 }
 
 /// IPv4 before IPv6, as a mongod without `--ipv6`.

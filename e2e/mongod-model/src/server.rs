@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bson::{Bson, Document, Timestamp, doc};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use crate::commands;
@@ -65,16 +65,23 @@ async fn accept(node: Arc<Node>, listener: TcpListener, tls: Option<TlsAcceptor>
         let (node, tls) = (node.clone(), tls.clone());
         tokio::spawn(async move {
             drop(stream.set_nodelay(true));
+            let required = node.options.tls.as_ref().is_some_and(|tls| tls.required);
             let stream = match tls {
-                None => Stream::Plain(stream),
-                Some(acceptor) => match acceptor.accept(stream).await {
+                Some(acceptor) if required || begins_tls(&stream).await => match acceptor.accept(stream).await {
                     Ok(stream) => Stream::Accepted(Box::new(stream)),
                     Err(error) => return tracing::debug!(%error, "no TLS"),
                 },
+                _ => Stream::Plain(stream),
             };
             serve(node, stream).await;
         });
     }
+}
+
+/// Whether the first byte is that of a TLS handshake.
+async fn begins_tls(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    stream.peek(&mut first).await.is_ok_and(|read| read == 1) && first == [0x16]
 }
 
 async fn serve(node: Arc<Node>, mut stream: Stream) {

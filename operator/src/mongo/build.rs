@@ -30,12 +30,12 @@ fn spec(desired: &Desired, sidecar_image: &str, config: &str) -> PodSpec {
     let data = || vec![mount(DATA, "/data/db", false)];
     let (lag, key) = (desired.own.max_replica_lag_seconds.to_string(), format!("/understudy/system/{KEY_FILE}"));
     let tls = match desired.own.tls {
-        Tls::On => None,
-        Tls::Prefer => Some("--tls-optional"),
-        Tls::Off => Some("--no-tls"),
+        Tls::On => "requireTLS",
+        Tls::Prefer => "preferTLS",
+        Tls::Allow => "allowTLS",
+        Tls::Off => "disabled",
     };
-    let arguments = ["--max-replica-lag-seconds", &lag, "--key", &key, "--users", "/understudy/app"];
-    let arguments: Vec<&str> = arguments.into_iter().chain(tls).collect();
+    let arguments = ["--max-replica-lag-seconds", &lag, "--key", &key, "--users", "/understudy/app", "--tls-mode", tls];
     let sidecar = pod::sidecar(desired, "mongo", &arguments, data());
     let mongod = pod::database(desired, &["mongod", "--config", "/understudy/run/mongod.conf"], &greets(), data());
     let mut app = pod::secret("app", names::app(&desired.name));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use sidecar_protocol::mongo::PORT;
 use sidecar_protocol::{API_PORT, HEALTH_PORT};
 
@@ -13,7 +13,7 @@ use super::ordinal;
 use crate::discovery::Discovery;
 use crate::mongo::dropin::Environment;
 use crate::mongo::standalone::{By, Pace, Source};
-use crate::mongo::{Config, Layout, Login, Tls};
+use crate::mongo::{Config, Layout, Login, Tls, TlsMode};
 use crate::{files, mongo, shell};
 
 /// Port name of the Service, which SRV records are made of.
@@ -55,9 +55,9 @@ pub struct Mongo {
     /// ca.crt, tls.crt, tls.key. May be missing in standalone mode.
     #[arg(long, default_value = "/understudy/tls")]
     tls: PathBuf,
-    /// mongod takes connections without TLS too, while members change over.
-    #[arg(long)]
-    tls_optional: bool,
+    /// `net.tls.mode` of mongod, which is given one under an operator.
+    #[arg(long, value_enum, default_value_t = NetTls::RequireTls)]
+    tls_mode: NetTls,
     /// The members' key, or two of them as a YAML list. May be missing in standalone mode.
     #[arg(long, default_value = "/understudy/key/keyfile")]
     key: PathBuf,
@@ -96,6 +96,31 @@ pub struct Mongo {
     termination_grace_seconds: u64,
 }
 
+/// mongod's words.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetTls {
+    #[value(name = "disabled")]
+    Disabled,
+    #[value(name = "allowTLS")]
+    AllowTls,
+    #[value(name = "preferTLS")]
+    PreferTls,
+    #[value(name = "requireTLS")]
+    RequireTls,
+}
+
+impl NetTls {
+    fn of(self, directory: PathBuf) -> Option<Tls> {
+        let mode = match self {
+            Self::Disabled => return None,
+            Self::AllowTls => TlsMode::Allow,
+            Self::PreferTls => TlsMode::Prefer,
+            Self::RequireTls => TlsMode::Require,
+        };
+        Some(Tls { directory: Some(directory), mode, unchecked: false })
+    }
+}
+
 impl Mongo {
     /// Runs the member.
     ///
@@ -124,7 +149,7 @@ impl Mongo {
             set: Some(cluster),
             port: self.port,
             layout: Some(Layout { data_dir: self.data, run_dir: self.run, options: self.config }),
-            tls: Some(Tls { directory: Some(self.tls), optional: self.tls_optional, unchecked: false }),
+            tls: self.tls_mode.of(self.tls),
             key_file: Some(self.key),
             users_dir: self.users,
             login: None,
@@ -142,7 +167,7 @@ impl Mongo {
             true => Some(Login::User { name: read("username")?, password: read("password")?, source: "admin".into() }),
             false => None,
         };
-        let tls = self.tls.is_dir().then_some(Tls { directory: Some(self.tls), optional: self.tls_optional, unchecked: false });
+        let tls = if self.tls.is_dir() { self.tls_mode.of(self.tls) } else { None };
         let config = Config {
             ordinal: ordinal(&self.pod_name)?,
             host: self.host.unwrap_or_else(|| format!("{}.{service}:{}", self.pod_name, self.port)),

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, Layout};
+use super::{Config, Layout, TlsMode};
 
 /// What no user may set: who and where this member is, and how members trust each other.
 const OWNED: [&str; 14] = [
@@ -48,7 +48,11 @@ pub fn text(config: &Config, layout: &Layout, options: &str) -> Result<String, S
     }
     if let Some(tls) = &config.tls {
         ours["net"]["tls"] = json!({
-            "mode": if tls.optional { "preferTLS" } else { "requireTLS" },
+            "mode": match tls.mode {
+                TlsMode::Allow => "allowTLS",
+                TlsMode::Prefer => "preferTLS",
+                TlsMode::Require => "requireTLS",
+            },
             "certificateKeyFile": layout.pem(),
             // Applications log in by password; members by the key.
             "allowConnectionsWithoutCertificates": true,
@@ -100,7 +104,7 @@ pub(super) mod tests {
                 run_dir: "/understudy/run".into(),
                 options: "/understudy/config/mongod.conf".into(),
             }),
-            tls: Some(Tls { directory: Some("/understudy/tls".into()), optional: false, unchecked: false }),
+            tls: Some(Tls { directory: Some("/understudy/tls".into()), mode: TlsMode::Require, unchecked: false }),
             key_file: Some("/understudy/key/keyfile".into()),
             users_dir: "/understudy/users".into(),
             login: None,
@@ -155,7 +159,7 @@ pub(super) mod tests {
     #[test]
     fn members_that_change_over_to_tls_prefer_it() {
         let mut config = config();
-        config.tls = Some(Tls { optional: true, ..config.tls.unwrap() });
+        config.tls = Some(Tls { mode: TlsMode::Prefer, ..config.tls.unwrap() });
         let layout = config.layout.clone().unwrap();
         assert!(text(&config, &layout, "").unwrap().contains("preferTLS"));
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use sidecar_protocol::mongo::PORT;
 
-use super::Tls;
 use super::link::Login;
 use super::pods::Pods;
+use super::{Tls, TlsMode};
 
 /// Where Kubernetes mounts the pod's account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -89,7 +89,7 @@ impl Environment {
             port,
             config_server: set("CONFIG_SVR").is_some_and(|value| ["y", "yes", "true", "1"].contains(&value.to_lowercase().as_str())),
             login,
-            tls: is_true("MONGO_SSL_ENABLED").then_some(Tls { directory, optional: false, unchecked }),
+            tls: is_true("MONGO_SSL_ENABLED").then_some(Tls { directory, mode: TlsMode::Require, unchecked }),
             key_file: set("MONGO_KEY_FILE").map(PathBuf::from),
         })
     }

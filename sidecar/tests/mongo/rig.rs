@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sidecar::engine::{Engine, Posts};
 use sidecar::fence::Guard;
 use sidecar::mongo::standalone::{self, Find, Found, Pace};
-use sidecar::mongo::{Config, Layout, Mongo, Tls};
+use sidecar::mongo::{Config, Layout, Mongo, Tls, TlsMode};
 use sidecar_protocol::Order;
 use sidecar_protocol::mongo::plan::{Desired, Wanted};
 use sidecar_protocol::mongo::{Assignment, Part, State};
@@ -155,7 +155,7 @@ impl Rig {
         let certificate = member.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).unwrap();
         fs::write(dir.join("tls.crt"), certificate.pem()).unwrap();
         fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
-        Tls { directory: Some(dir), optional: false, unchecked: false }
+        Tls { directory: Some(dir), mode: TlsMode::Require, unchecked: false }
     }
 
     pub fn member(&self, at: usize) -> Member {
