@@ -71,7 +71,7 @@ pub async fn up(dirs: &Dirs, nodes: usize, ui: &Ui) -> Result<()> {
     stopped(dirs)?;
     ui.say(&format!("The lab is up: {nodes} nodes. Try `lab kubectl get nodes`, or export KUBECONFIG={}", dirs.kubeconfig().display()));
     // Last: a checkout that does not compile leaves a lab that runs.
-    let ours = images::understudy_if_buildable(dirs, ui).await?;
+    let ours = images::ours(dirs, ui).await?;
     images::load(dirs, &ours, ui).await
 }
 

@@ -18,6 +18,12 @@ pub const PAUSE: &str = "localhost/pause:1";
 pub const MYSQL: &str = "localhost/mysql:9.7";
 /// The same bytes under a second name, so that tests can change the image of a cluster.
 pub const MYSQL_B: &str = "localhost/mysql:9.7-b";
+/// What stands for MongoDB: the model of mongod, playing 5.0; or a real one, from `MONGO_IMAGE_ROOTFS`.
+pub const MONGO: &str = "localhost/mongo:5.0";
+/// The same bytes under a second name.
+pub const MONGO_B: &str = "localhost/mongo:5.0-b";
+/// The release after it, from `MONGO_NEXT_IMAGE_ROOTFS` or played by the model.
+pub const MONGO_NEXT: &str = "localhost/mongo:6.0";
 /// Operator and sidecar of this checkout.
 pub const UNDERSTUDY: &str = "localhost/understudy:dev";
 
@@ -40,6 +46,12 @@ for dir in lib/mysql lib/mysql-files lib/mysql-keyring; do
 done
 "#;
 const MYSQL_DOCKERFILE: &str = "FROM scratch\nADD rootfs.tar /\nRUN [\"mkdir\", \"-m\", \"1777\", \"/run/mysqld\"]\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mysqld\"]\n";
+/// A model of mongod where mongod is, in a system as bare as can be. It says itself what it is.
+const MODEL_DOCKERFILE: &str =
+    "FROM scratch\nCOPY mongod-model /usr/bin/mongod\nENV PATH=/usr/bin MONGOD_MODEL_VERSION=VERSION\nUSER 999\nCMD [\"mongod\"]\n";
+/// A real one, laid out like the official image: uid 999 is `mongodb`, mongod is in the path.
+const MONGO_DOCKERFILE: &str =
+    "FROM scratch\nADD ROOTFS /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mongod\"]\n";
 const PAUSE_DOCKERFILE: &str = "FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT [\"/pause\"]\n";
 const PAUSE_SOURCE: &str = include_str!("bin/pause.rs");
 
@@ -58,35 +70,32 @@ pub async fn base(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>> {
     Ok(vec![pause(dirs, ui).await?, mysql(dirs, ui).await?])
 }
 
-/// Operator and sidecar, when the checkout has both to build.
-pub async fn understudy_if_buildable(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>> {
-    let complete = dirs.checkout.join("operator/src/main.rs").exists() && dirs.checkout.join("sidecar/src/main.rs").exists();
-    Ok(if complete { vec![understudy(dirs, ui).await?] } else { vec![] })
+/// What this checkout has to build.
+pub async fn ours(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>> {
+    let _lock = lock(dirs).await?;
+    let built = compile(dirs, ui).await?;
+    let next = mongo(dirs, ui, &built, &[MONGO_NEXT], "6.0.0", "MONGO_NEXT_IMAGE_ROOTFS").await?;
+    Ok(vec![understudy(dirs, ui, &built).await?, mongo(dirs, ui, &built, &[MONGO, MONGO_B], "5.0.7", "MONGO_IMAGE_ROOTFS").await?, next])
 }
 
-/// Compiles operator and sidecar as static binaries and puts them into an image. Cargo decides what is stale.
-pub async fn understudy(dirs: &Dirs, ui: &Ui) -> Result<Image> {
-    let _lock = lock(dirs).await?;
+/// Compiles operator, sidecar and the model as static binaries; says where they are. Cargo decides what is stale.
+async fn compile(dirs: &Dirs, ui: &Ui) -> Result<PathBuf> {
     let target = dirs.cache.join("target-static");
-    ui.step("compile operator and sidecar (release, static)", async {
-        run::output(run::command("cargo").current_dir(&dirs.checkout).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", &target).args([
-            "build",
-            "--release",
-            "--target",
-            TARGET,
-            "-p",
-            "operator",
-            "-p",
-            "sidecar",
-            "--bin",
-            "operator",
-            "--bin",
-            "sidecar",
-        ]))
-        .await
+    ui.step("compile operator, sidecar and mongod-model (release, static)", async {
+        let mut cargo = run::command("cargo");
+        cargo.current_dir(&dirs.checkout).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", &target);
+        cargo.args(["build", "--release", "--target", TARGET]);
+        for (package, binary) in [("operator", "operator"), ("sidecar", "sidecar"), ("mongod-model", "mongod-model")] {
+            cargo.args(["-p", package, "--bin", binary]);
+        }
+        run::output(&mut cargo).await
     })
     .await?;
-    let built = target.join(TARGET).join("release");
+    Ok(target.join(TARGET).join("release"))
+}
+
+/// The image of operator and sidecar.
+async fn understudy(dirs: &Dirs, ui: &Ui, built: &Path) -> Result<Image> {
     let dockerfile = fs::read_to_string(dirs.checkout.join("Dockerfile"))?;
     let mut key = vec![dockerfile.clone()];
     for name in ["operator", "sidecar"] {
@@ -179,6 +188,25 @@ async fn mysql(dirs: &Dirs, ui: &Ui) -> Result<Image> {
         fs::remove_dir_all(&work)?;
     }
     Ok(Image { archive, names: vec![MYSQL.into(), MYSQL_B.into()] })
+}
+
+/// A real mongod where a variable names one, else the model of one of this version.
+async fn mongo(dirs: &Dirs, ui: &Ui, built: &Path, names: &[&str], version: &str, variable: &str) -> Result<Image> {
+    let (dockerfile, file) = match std::env::var_os(variable) {
+        Some(rootfs) => {
+            let rootfs = PathBuf::from(rootfs);
+            let name =
+                rootfs.file_name().and_then(|name| name.to_str()).with_context(|| format!("{variable} must name a tar of a system"))?;
+            (MONGO_DOCKERFILE.replace("ROOTFS", name), rootfs)
+        }
+        None => (MODEL_DOCKERFILE.replace("VERSION", version), built.join("mongod-model")),
+    };
+    let sum = run::output(run::command("sha256sum").arg(&file)).await?;
+    // The release is a part of the archive's name: only the newest of each is kept.
+    let release = &version[..3];
+    let archive = dirs.cache.join(format!("images/mongo-{release}-{}.tar", digest([dockerfile.as_str(), &sum])));
+    build(dirs, ui, names[0], &archive, &dockerfile, &[file]).await?;
+    Ok(Image { archive, names: names.iter().map(|name| (*name).into()).collect() })
 }
 
 /// Builds an image from a Dockerfile and the files it copies, unless the archive is in the cache. No daemon, no registry.

@@ -4,7 +4,7 @@
 //! - [`ControlPlane`]: etcd and kube-apiserver for one test, no root needed.
 //! - [`history`]: what clients saw under faults, and the checker of it; [`Application`]: their way in.
 //! - [`Plugin`]: `kubectl understudy` as a user runs it.
-//! - [`TestNamespace`]: a namespace under Pod Security *restricted* that tells its story when the test fails.
+//! - [`stage`]: what tests of the operator stand on; [`TestNamespace`]: a namespace under Pod Security *restricted* that tells its story when the test fails.
 //!
 //! The rest is how the lab is made, from the ground up: [`dirs`] and [`run`] (paths, commands), [`host`] (packages), [`binaries`] and
 //! [`images`] (built once, cached outside the checkout), [`pki`], [`network`], [`process`], [`node`], [`cluster`] (up and down),
@@ -29,6 +29,7 @@ mod plugin;
 pub mod process;
 pub mod provisioner;
 pub mod run;
+pub mod stage;
 pub mod ui;
 pub mod volumes;
 

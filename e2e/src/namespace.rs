@@ -10,9 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
 use crate::lab::Lab;
-
-/// Where the chart puts the operator; its log belongs in every report.
-const OPERATOR_NAMESPACE: &str = "understudy-system";
+use crate::stage::SYSTEM;
 
 /// A namespace of its own; deleted by [`TestNamespace::finish`] or at the end of [`TestNamespace::run`].
 pub struct TestNamespace {
@@ -64,8 +62,8 @@ impl TestNamespace {
     /// What a person would look at first.
     pub async fn report(&self) -> String {
         let look: [&[&str]; 5] = [
-            &["get", "mysqlclusters,statefulsets,pods,pvc,endpointslices", "-o", "wide", "-n", &self.name],
-            &["get", "mysqlclusters", "-o", "yaml", "-n", &self.name],
+            &["get", "databases,statefulsets,pods,pvc,endpointslices", "-o", "wide", "-n", &self.name],
+            &["get", "databases", "-o", "yaml", "-n", &self.name],
             &["get", "events", "--sort-by=.lastTimestamp", "-n", &self.name],
             &[
                 "logs",
@@ -78,7 +76,7 @@ impl TestNamespace {
                 "--ignore-errors",
                 "--tail=60",
             ],
-            &["logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=understudy", "--tail=120"],
+            &["logs", "-n", SYSTEM, "-l", "app.kubernetes.io/name=understudy", "--tail=120"],
         ];
         let mut report = format!("=== namespace {}\n", self.name);
         for arguments in look {

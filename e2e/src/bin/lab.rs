@@ -102,7 +102,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Images => {
             host::install_packages(&ui).await?;
             let mut all = images::base(&dirs, &ui).await?;
-            all.push(images::understudy(&dirs, &ui).await?);
+            all.extend(images::ours(&dirs, &ui).await?);
             images::load(&dirs, &all, &ui).await
         }
         Command::Load { image } => {

@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use mysql_async::prelude::Queryable;
 use serde_json::{Value, json};
 
-use crate::rig::{Cluster, IMAGE, eventually, on_stage};
+use crate::rig::{Cluster, IMAGE};
+use e2e::stage::{eventually, on_stage};
 
 #[tokio::test]
 async fn the_smallest_example_comes_up_and_gets_its_application_later() -> Result<()> {

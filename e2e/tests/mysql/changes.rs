@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::Lab;
 use e2e::process::Process;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use crate::rig::{Cluster, SYSTEM, eventually, patience};
+use crate::rig::Cluster;
+use e2e::stage::{eventually, patience};
 
 /// A killed primary that nobody has succeeded by then leads again.
 const BACK_BY: Duration = Duration::from_secs(30);
@@ -167,30 +166,4 @@ impl Cluster {
         let all = self.lab.processes(&self.namespace, member).await?;
         all.into_iter().find(|process| process.is("mysqld")).with_context(|| format!("no mysqld in {member}"))
     }
-}
-
-/// The operator's pod that runs.
-pub async fn operator(lab: &Lab) -> Result<String> {
-    let pods = Api::<Pod>::namespaced(lab.client().clone(), SYSTEM);
-    let found = pods.list(&ListParams::default().labels("app.kubernetes.io/name=understudy")).await?;
-    let running = found.iter().find(|pod| {
-        pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
-    });
-    running.map(ResourceExt::name_any).context("no operator runs")
-}
-
-/// Runs so many operators, and waits until it is so.
-pub async fn scale_operator(lab: &Lab, replicas: u32) -> Result<()> {
-    lab.kubectl(&["scale", "deployment", "-n", SYSTEM, "--all", &format!("--replicas={replicas}")]).await?;
-    eventually(&format!("{replicas} operators"), || async {
-        if replicas == 0 {
-            // One that is being deleted may still act.
-            let left = lab.kubectl(&["get", "pods", "-n", SYSTEM, "-o", "name"]).await?;
-            ensure!(left.trim().is_empty(), "{left}");
-            return Ok(());
-        }
-        operator(lab).await?;
-        Ok(())
-    })
-    .await
 }

@@ -7,7 +7,8 @@ use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
+use e2e::stage::{eventually, on_stage};
 
 /// Enough that a clone can be met half-way, in rows of 64 KiB.
 const ROWS: u32 = 6000;
@@ -55,7 +56,7 @@ async fn an_interrupted_clone_starts_over_and_half_a_directory_is_never_data() -
 
 /// Waits until the clone is under way.
 async fn cloning(cluster: &Cluster) -> Result<()> {
-    let end = tokio::time::Instant::now() + crate::rig::patience();
+    let end = tokio::time::Instant::now() + e2e::stage::patience();
     loop {
         let looks = "test -d /var/lib/mysql/.joining && ! test -d /var/lib/mysql/data && du -sm /var/lib/mysql/.joining | cut -f1";
         let arguments = ["exec", "-n", &cluster.namespace, "orders-1", "-c", "sidecar", "--", "sh", "-c", looks];

@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::{eventually, on_stage};
 
 #[tokio::test]
 async fn available_goes_on_without_acknowledgements_after_the_grace_says_so_and_takes_them_back() -> Result<()> {

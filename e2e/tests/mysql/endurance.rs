@@ -9,9 +9,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::process::Process;
 use tokio::time::Instant;
 
-use crate::changes::operator;
-use crate::rig::{Cluster, SYSTEM, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::operator;
+use e2e::stage::{SYSTEM, eventually, on_stage};
 
 const FAILOVERS: u32 = 30;
 /// By then every member has led and followed, and each cache holds what it ever will.

@@ -11,8 +11,9 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
 use crate::pool::Pool;
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::switchovers::stage;
+use e2e::stage::{eventually, on_stage};
 
 /// What the API server answers when a disruption budget allows no more.
 const TOO_MANY: u16 = 429;

@@ -7,9 +7,10 @@ use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::changes::operator;
-use crate::rig::{Cluster, SYSTEM, alone_on_stage, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::operator;
+use e2e::stage::{SYSTEM, alone_on_stage, eventually, on_stage};
 
 /// Kills the primary, and the one that follows it as soon as somebody acknowledges what it takes; returns when all serve again.
 async fn crash_twice(cluster: &Cluster) -> Result<()> {
@@ -170,7 +171,7 @@ async fn an_operator_that_dies_in_the_middle_of_a_failover_goes_on_with_it() -> 
             lab.kill_container(SYSTEM, &operator, "operator").await?;
             lab.kubectl(&["delete", "pod", "-n", SYSTEM, &operator, "--grace-period=0", "--force"]).await?;
             eventually("another operator", || async {
-                ensure!(crate::changes::operator(&lab).await? != operator, "still {operator}");
+                ensure!(e2e::stage::operator(&lab).await? != operator, "still {operator}");
                 Ok(())
             })
             .await?;

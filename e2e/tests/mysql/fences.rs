@@ -7,9 +7,10 @@ use anyhow::{Context, Result, ensure};
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
-use crate::changes::operator;
-use crate::rig::{Cluster, SYSTEM, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::operator;
+use e2e::stage::{SYSTEM, eventually, on_stage};
 
 /// Numbers of the clients on the wrong side.
 const INSIDE: u64 = 1_000_000;

@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, SYSTEM, eventually, on_stage};
+use crate::rig::Cluster;
+use e2e::stage::{SYSTEM, eventually, on_stage};
 
 #[tokio::test]
 async fn an_idle_cluster_costs_no_api_write_and_drift_is_repaired() -> Result<()> {

@@ -9,8 +9,9 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::{eventually, on_stage};
 
 #[tokio::test]
 async fn storage_that_cannot_grow_is_said_and_the_rest_goes_on_then_hibernate_wake_and_suspend() -> Result<()> {

@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, alone_on_stage, eventually, on_stage, restart_operator};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::{alone_on_stage, eventually, on_stage, restart_operator};
 
 #[tokio::test]
 async fn lost_pods_processes_and_operators_lose_no_row() -> Result<()> {
@@ -92,9 +93,9 @@ async fn when_the_primary_and_an_acknowledging_replica_lose_their_volumes_a_pers
         let acknowledged = writer.finish().await?;
         cluster.holds(&acknowledged).await?;
         // The operator must not see the losses one after the other: each alone would heal.
-        lab.kubectl(&["scale", "deployment", "-n", crate::rig::SYSTEM, "--all", "--replicas=0"]).await?;
+        lab.kubectl(&["scale", "deployment", "-n", e2e::stage::SYSTEM, "--all", "--replicas=0"]).await?;
         try_join_all([lab.lose_pvc(&namespace, "data-orders-0"), lab.lose_pvc(&namespace, "data-orders-1")]).await?;
-        lab.kubectl(&["scale", "deployment", "-n", crate::rig::SYSTEM, "--all", "--replicas=1"]).await?;
+        lab.kubectl(&["scale", "deployment", "-n", e2e::stage::SYSTEM, "--all", "--replicas=1"]).await?;
         cluster.says("Stalled", "understudy.dev/accept-loss=orders-2@").await?;
         ensure!(cluster.status().await?.state == "Lost", "the state must be Lost");
         let consent = format!("understudy.dev/accept-loss=orders-2@{}", cluster.status().await?.term);

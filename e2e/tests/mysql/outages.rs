@@ -7,9 +7,10 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::changes::scale_operator;
-use crate::rig::{Cluster, alone_on_stage, eventually};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::scale_operator;
+use e2e::stage::{alone_on_stage, eventually};
 
 /// How long the API server is away.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -116,7 +117,7 @@ async fn what_nobody_saw_happen_leaves_nothing_behind_and_takes_nothing_away() -
         cluster.merge(json!({"pod": {"annotations": {"shop/revision": "2"}}})).await?;
         for _ in 0..4 {
             sleep(Duration::from_secs(2)).await;
-            crate::rig::restart_operator(&lab).await?;
+            e2e::stage::restart_operator(&lab).await?;
         }
         eventually("every pod to be of the new revision", || async {
             for member in cluster.status().await?.members {

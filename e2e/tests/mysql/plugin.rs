@@ -4,8 +4,9 @@
 use anyhow::{Result, ensure};
 use e2e::Plugin;
 
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::{eventually, on_stage};
 
 #[tokio::test]
 async fn what_a_person_asks_for_is_done_and_explained() -> Result<()> {

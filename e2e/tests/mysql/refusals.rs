@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::volumes;
 use serde_json::{Value, json};
 
-use crate::rig::{Cluster, on_stage};
+use crate::rig::Cluster;
+use e2e::stage::on_stage;
 
 fn changed(path: &[&str], value: Value) -> Value {
     let mut spec = Cluster::spec(3);

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use mysql_async::prelude::Queryable;
 use tokio::time::{sleep, timeout};
 
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::{eventually, on_stage};
 
 /// Rows that nobody may find in the ledger in the end.
 const UNSEEN: u64 = 1_000_000;

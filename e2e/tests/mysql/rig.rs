@@ -1,113 +1,28 @@
-//! What every test stands on: the installed operator, a cluster, a client that writes and remembers what was acknowledged.
+//! What every test stands on: a cluster, and ways to look at it.
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
-use e2e::{Lab, TestNamespace};
+use e2e::Lab;
+use e2e::stage::eventually;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use serde_json::{Value, json};
-use tokio::sync::{OnceCell, RwLock, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Where the chart is installed.
-pub const SYSTEM: &str = "understudy-system";
 /// The image that is running from the start, and the same server under another name, to update to.
 pub const IMAGE: &str = "localhost/mysql:9.7";
 pub const OTHER_IMAGE: &str = "localhost/mysql:9.7-b";
-/// Coming up, cloning and rolling three members takes well under this on two cores that other tests share.
-const PATIENCE: Duration = Duration::from_secs(240);
 /// A single statement on loopback.
 const STATEMENT: Duration = Duration::from_secs(10);
 /// A routing proxy learns of an endpoint.
 const ROUTING: Duration = Duration::from_secs(5);
-/// Clusters at a time: two cores run six mysqlds, and more only makes each test slower.
-static STAGES: Semaphore = Semaphore::const_new(2);
-static OPERATOR: OnceCell<()> = OnceCell::const_new();
-/// Faults of the operator itself, or of the API server, are faults for every test: who does them is alone. Taken before a place on the
-/// stage, so that who waits holds none.
-static CONTROL_PLANE: RwLock<()> = RwLock::const_new(());
-
-/// `LAB_SHARED=1`: others work in this lab and on this machine too. The operator that runs is theirs as well, and all takes longer.
-fn is_shared() -> bool {
-    std::env::var_os("LAB_SHARED").is_some()
-}
-
-/// How long a test waits for what must come.
-pub fn patience() -> Duration {
-    if is_shared() { PATIENCE * 5 / 4 } else { PATIENCE }
-}
-
-/// Runs `test` in a namespace of its own with the operator installed.
-pub async fn on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
-    let _with_others = CONTROL_PLANE.read().await;
-    perform(name, test).await
-}
-
-/// The same while no other test runs: for faults of the operator and of the API server.
-pub async fn alone_on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
-    let _alone = CONTROL_PLANE.write().await;
-    perform(name, test).await
-}
-
-async fn perform<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
-    let _place = STAGES.acquire().await?;
-    let lab = Lab::attach().await?;
-    OPERATOR.get_or_try_init(|| install(&lab)).await?;
-    TestNamespace::run(&lab, name, test).await
-}
-
-/// Installs the chart with the image that the lab built.
-async fn install(lab: &Lab) -> Result<()> {
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/understudy");
-    let values = "image.repository=localhost/understudy,image.tag=dev,image.pullPolicy=Never";
-    lab.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml")]).await?;
-    let arguments = [
-        "upgrade",
-        "--install",
-        "understudy",
-        chart,
-        "-n",
-        SYSTEM,
-        "--create-namespace",
-        "--skip-crds",
-        "--set",
-        values,
-        "--wait",
-        "--timeout",
-        "120s",
-    ];
-    lab.helm(&arguments).await.context("helm install; `lab images` builds the image")?;
-    if is_shared() {
-        return Ok(());
-    }
-    // A pod of an earlier run of the tests may hold an older image of the same tag.
-    lab.kubectl(&["rollout", "restart", "deployment", "-n", SYSTEM]).await?;
-    lab.kubectl(&["rollout", "status", "deployment", "-n", SYSTEM, "--timeout=120s"]).await?;
-    Ok(())
-}
-
-/// Tries `check` until it holds, or fails with its last words.
-pub async fn eventually<F: Future<Output = Result<()>>>(what: &str, mut check: impl FnMut() -> F) -> Result<()> {
-    let end = Instant::now() + patience();
-    loop {
-        let last = match timeout(STATEMENT * 3, check()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(_) => anyhow::anyhow!("no answer"),
-        };
-        if Instant::now() > end {
-            bail!("waited in vain for {what}: {last:#}");
-        }
-        sleep(Duration::from_millis(250)).await;
-    }
-}
 
 /// One cluster in one namespace.
 #[derive(Clone)]
@@ -343,10 +258,4 @@ impl Cluster {
         })
         .await
     }
-}
-
-/// Restarts the operator's pod.
-pub async fn restart_operator(lab: &Lab) -> Result<()> {
-    lab.kubectl(&["delete", "pod", "-n", SYSTEM, "-l", "app.kubernetes.io/name=understudy", "--wait=false"]).await?;
-    Ok(())
 }

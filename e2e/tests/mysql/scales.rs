@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::pool::Pool;
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::{eventually, on_stage};
 
 #[tokio::test]
 async fn scale_up_down_and_up_again_under_writes() -> Result<()> {

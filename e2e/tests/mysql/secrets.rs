@@ -9,8 +9,9 @@ use kube::api::ListParams;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, SYSTEM, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::writer::Writer;
+use e2e::stage::{SYSTEM, eventually, on_stage};
 
 #[tokio::test]
 async fn no_password_is_found_where_it_does_not_belong() -> Result<()> {

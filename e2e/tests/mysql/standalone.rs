@@ -5,7 +5,8 @@ use e2e::Lab;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
-use crate::rig::{IMAGE, eventually, on_stage};
+use crate::rig::IMAGE;
+use e2e::stage::{eventually, on_stage};
 
 const MANIFEST: &str = include_str!("../../../docs/standalone/mysql.yaml");
 

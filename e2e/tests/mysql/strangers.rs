@@ -8,7 +8,8 @@ use sidecar_protocol::client::{Client, ClientError, tls_config};
 use sidecar_protocol::mysql::{Assignment, State};
 use sidecar_protocol::{API_PORT, Order, RefusalCode, Report};
 
-use crate::rig::{Cluster, on_stage};
+use crate::rig::Cluster;
+use e2e::stage::on_stage;
 
 async fn call(cluster: &Cluster, tls: rustls::ClientConfig, order: Option<&Order<Assignment>>) -> Result<Report<State>, ClientError> {
     let pod = cluster.pods().get("orders-0").await.map_err(|error| ClientError::Unreadable(error.to_string()))?;

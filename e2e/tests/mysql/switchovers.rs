@@ -12,7 +12,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::pool::Pool;
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
+use e2e::stage::{eventually, on_stage};
 
 /// A statement of this age is seen by everybody.
 const OLD: Duration = Duration::from_secs(3);

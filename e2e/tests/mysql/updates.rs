@@ -7,8 +7,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::pool::Pool;
-use crate::rig::{Cluster, OTHER_IMAGE, eventually, on_stage};
+use crate::rig::{Cluster, OTHER_IMAGE};
 use crate::writer::Writer;
+use e2e::stage::{eventually, on_stage};
 
 async fn image_of(cluster: &Cluster, member: &str) -> Result<String> {
     let pod = cluster.pods().get(member).await?;

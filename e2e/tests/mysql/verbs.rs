@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
-use crate::rig::{Cluster, eventually, on_stage};
+use crate::rig::Cluster;
 use crate::switchovers::{ask, refused, stage};
+use e2e::stage::{eventually, on_stage};
 
 /// Past the time in which a primary that is lost would be replaced.
 const LONG: Duration = Duration::from_secs(8);

@@ -12,7 +12,8 @@ use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::rig::{Cluster, eventually};
+use crate::rig::Cluster;
+use e2e::stage::eventually;
 
 /// A dead address answers nobody, and the next attempt may be led elsewhere.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::Lab;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::log::Log;
 use crate::plan::{Fault, Step};
-use crate::rig::{Cluster, SYSTEM};
+use crate::rig::Cluster;
+use e2e::stage::{SYSTEM, operator};
 
 /// Beyond this a step is given up; the longest waits for a node that comes back.
 const STEP: Duration = Duration::from_secs(150);
@@ -203,14 +202,4 @@ impl Nemesis {
         let operator = operator(self.lab()).await?;
         self.lab().cut_between((&self.cluster.namespace, members), (SYSTEM, &[&operator])).await
     }
-}
-
-/// The operator's pod that runs.
-async fn operator(lab: &Lab) -> Result<String> {
-    let pods = Api::<Pod>::namespaced(lab.client().clone(), SYSTEM);
-    let found = pods.list(&ListParams::default().labels("app.kubernetes.io/name=understudy")).await?;
-    let running = found.iter().find(|pod| {
-        pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
-    });
-    running.map(ResourceExt::name_any).context("no operator runs")
 }

@@ -31,9 +31,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use clients::{Clients, elements};
 use deeds::Nemesis;
+use e2e::stage::{eventually, on_stage};
 use log::Log;
 use plan::Step;
-use rig::{Cluster, eventually, on_stage};
+use rig::Cluster;
 use terms::Terms;
 
 /// Connections that append.
@@ -122,7 +123,7 @@ async fn verdict(
     nemesis.log.note("all faults are over");
     sleep(NOTICED).await;
     let over = Instant::now();
-    nemesis.whole(rig::patience()).await.context("I12: faults are over")?;
+    nemesis.whole(e2e::stage::patience()).await.context("I12: faults are over")?;
     let recovery = over.elapsed();
     nemesis.log.note(&format!("whole again after {:.1} s", recovery.as_secs_f64()));
     let enough = clients.attempts() + AFTERWARDS;

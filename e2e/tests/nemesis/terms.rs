@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::log::Log;
-use crate::rig::eventually;
+use e2e::stage::eventually;
 
 pub struct Terms {
     seen: Arc<Mutex<Vec<Tenure>>>,
