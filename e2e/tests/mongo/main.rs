@@ -5,7 +5,11 @@
 
 mod births;
 mod failover;
+mod idle;
+mod losses;
+mod refusals;
 mod rig;
 mod scales;
+mod standalone;
 mod switchovers;
 mod writer;

@@ -9,9 +9,9 @@ use crds::mongo::{MongoReplicaSet, MongoReplicaSetStatus};
 use e2e::Lab;
 use e2e::stage::eventually;
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use mongodb::Client;
 use mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
 use serde_json::{Value, json};
@@ -87,10 +87,6 @@ impl Set {
     }
 
     pub fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.lab.client().clone(), &self.namespace)
-    }
-
-    pub fn claims(&self) -> Api<PersistentVolumeClaim> {
         Api::namespaced(self.lab.client().clone(), &self.namespace)
     }
 
@@ -224,11 +220,6 @@ impl Set {
     pub async fn delete(&self, member: &str, grace: Option<u32>) -> Result<()> {
         self.pods().delete(member, &DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() }).await?;
         Ok(())
-    }
-
-    /// UID of a pod.
-    pub async fn pod_uid(&self, member: &str) -> Result<String> {
-        self.pods().get(member).await?.uid().context("a pod has a uid")
     }
 }
 
