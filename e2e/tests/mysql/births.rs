@@ -19,7 +19,7 @@ async fn the_smallest_example_comes_up_and_gets_its_application_later() -> Resul
         cluster.merge(json!({"database": {"name": "shop", "owner": "app"}})).await?;
         eventually("the application's account", || async {
             cluster.ledger().await?;
-            cluster.through("primary").await?.query_drop("REPLACE INTO ledger VALUES (1, 'late')").await?;
+            cluster.writes().await?.query_drop("REPLACE INTO ledger VALUES (1, 'late')").await?;
             Ok(())
         })
         .await?;
@@ -34,7 +34,7 @@ async fn from_nothing_to_three_members_that_clone_from_each_other_and_replicate_
     on_stage("birth", |lab, namespace| async move {
         let cluster = Cluster::create(&lab, &namespace, 3).await?;
         cluster.ledger().await?;
-        cluster.through("primary").await?.query_drop("INSERT INTO ledger VALUES (1, 'through the primary')").await?;
+        cluster.writes().await?.query_drop("INSERT INTO ledger VALUES (1, 'through the primary')").await?;
         eventually("the row through NAME-read", || async {
             let note: Option<String> = cluster.through("read").await?.query_first("SELECT note FROM ledger WHERE number = 1").await?;
             ensure!(note.as_deref() == Some("through the primary"), "got {note:?}");

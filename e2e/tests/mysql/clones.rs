@@ -17,7 +17,7 @@ const ROWS: u32 = 6000;
 async fn an_interrupted_clone_starts_over_and_half_a_directory_is_never_data() -> Result<()> {
     on_stage("clone", |lab, namespace| async move {
         let cluster = Cluster::create(&lab, &namespace, 1).await?;
-        let mut writes = cluster.through("primary").await?;
+        let mut writes = cluster.writes().await?;
         writes.query_drop("CREATE TABLE ledger (number BIGINT PRIMARY KEY AUTO_INCREMENT, note MEDIUMBLOB)").await?;
         writes.query_drop("INSERT INTO ledger (note) VALUES (REPEAT('understudy', 6500))").await?;
         let mut rows = 1;

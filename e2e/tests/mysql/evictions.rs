@@ -42,7 +42,7 @@ async fn a_primary_that_is_evicted_drained_or_deleted_hands_over_before_it_dies(
 
         // Its time is short: a transaction that does not end is not waited for, and ends with the switchover.
         let primary = cluster.primary().await?;
-        let mut client = cluster.through("primary").await?;
+        let mut client = cluster.writes().await?;
         client.query_drop("START TRANSACTION").await?;
         client.query_drop("INSERT INTO ledger (number, note) VALUES (1000000000, 'x')").await?;
         sleep(OLD).await;

@@ -47,7 +47,7 @@ async fn a_primary_that_dies_twice_in_a_row_empty_idle_or_under_load_is_replaced
         cluster.whole(3).await?;
 
         cluster.ledger().await?;
-        cluster.through("primary").await?.query_drop("INSERT INTO ledger VALUES (1, 'before')").await?;
+        cluster.writes().await?.query_drop("INSERT INTO ledger VALUES (1, 'before')").await?;
         crash_twice(&cluster).await.context("idle")?;
         cluster.holds(&[1].into()).await?;
 

@@ -190,6 +190,21 @@ impl Cluster {
         }
     }
 
+    /// A connection through `NAME-primary` that takes writes. After a change of primary the Service leads to the old one for up to a second,
+    /// until kube-proxy takes it up.
+    pub async fn writes(&self) -> Result<Conn> {
+        let end = Instant::now() + ROUTING;
+        loop {
+            let mut connection = self.through("primary").await?;
+            let closed: Option<u8> = connection.query_first("SELECT @@super_read_only").await?;
+            if closed == Some(0) {
+                return Ok(connection);
+            }
+            ensure!(Instant::now() < end, "the Service leads to a member that is read-only");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// A connection to one member.
     pub async fn to(&self, member: &str) -> Result<Conn> {
         let pod = self.pods().get(member).await?;
@@ -203,7 +218,7 @@ impl Cluster {
 
     /// Creates the ledger that [`Writer`] writes to.
     pub async fn ledger(&self) -> Result<()> {
-        let mut writes = self.through("primary").await?;
+        let mut writes = self.writes().await?;
         writes.query_drop("CREATE TABLE IF NOT EXISTS ledger (number BIGINT PRIMARY KEY, note VARCHAR(64))").await?;
         Ok(())
     }

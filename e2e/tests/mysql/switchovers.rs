@@ -137,10 +137,10 @@ async fn a_switchover_to_whom_is_asked_for_loses_nothing_and_to_nobody_who_is_un
 async fn a_switchover_waits_for_long_statements_and_is_refused_for_one_that_never_ends() -> Result<()> {
     on_stage("busy", |lab, namespace| async move {
         let (cluster, pool, plugin) = stage(&lab, &namespace).await?;
-        let mut client = cluster.through("primary").await?;
+        let mut client = cluster.writes().await?;
         client.query_drop("INSERT INTO ledger (number, note) VALUES (1000000000, 'x')").await?;
         for seconds in [5, LONG] {
-            let mut client = cluster.through("primary").await?;
+            let mut client = cluster.writes().await?;
             let old = cluster.primary().await?;
             let statement = format!("UPDATE ledger SET note = CONCAT({seconds}, SLEEP({seconds})) WHERE number = 1000000000");
             let switchover = async {
@@ -167,7 +167,7 @@ async fn a_switchover_waits_for_long_statements_and_is_refused_for_one_that_neve
         }
 
         let primary = cluster.primary().await?;
-        let mut client = cluster.through("primary").await?;
+        let mut client = cluster.writes().await?;
         client.query_drop("START TRANSACTION").await?;
         client.query_drop("INSERT INTO ledger (number, note) VALUES (1000000001, 'x')").await?;
         sleep(OLD).await;

@@ -69,7 +69,7 @@ async fn fenced_members_serve_nobody_and_a_fenced_primary_is_not_replaced() -> R
 
         // The primary: nobody writes, and nobody replaces it.
         let term = cluster.status().await?.term;
-        let mut client = cluster.through("primary").await?;
+        let mut client = cluster.writes().await?;
         let said = plugin.says(&["fence", "orders", &primary]).await?;
         ensure!(said.contains("nobody writes until it is unfenced"), "{said}");
         answers(&cluster, &primary, "SELECT @@super_read_only", "1").await?;
@@ -82,7 +82,7 @@ async fn fenced_members_serve_nobody_and_a_fenced_primary_is_not_replaced() -> R
         shows(&["the primary is fenced", "kubectl understudy unfence orders"]).await?;
         plugin.says(&["unfence", "orders", &primary]).await?;
         cluster.whole(3).await?;
-        cluster.through("primary").await?.query_drop(write).await?;
+        cluster.writes().await?.query_drop(write).await?;
         cluster.holds(&acknowledged).await
     })
     .await

@@ -81,7 +81,7 @@ async fn run(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: im
     let cluster = Cluster::create(lab, namespace, replicas).await?;
     cluster.acks(replicas / 2).await?;
     let table = "CREATE TABLE lists (id BIGINT UNSIGNED PRIMARY KEY, elements MEDIUMTEXT NOT NULL)";
-    cluster.through("primary").await?.query_drop(table).await?;
+    cluster.writes().await?.query_drop(table).await?;
     let application = Application::of(lab, namespace, &cluster.name).await?;
 
     #[allow(clippy::disallowed_methods, reason = "a test's clock")]
