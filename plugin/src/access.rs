@@ -47,10 +47,10 @@ impl Access {
 
     /// The cluster as it is.
     pub async fn cluster(&self) -> Result<Cluster> {
-        let object = self.api().get_opt(&self.name).await.with_context(|| format!("get {}", self.called()))?;
-        match object {
-            Some(object) => self.read(object),
-            None => bail!(none(&self.client, &self.namespace, &self.called()).await),
+        match self.api().get(&self.name).await {
+            Ok(object) => self.read(object),
+            Err(error) if is_absent(&error) => bail!(none(&self.client, &self.namespace, &self.called()).await),
+            Err(error) => Err(error).with_context(|| format!("get {}", self.called())),
         }
     }
 
@@ -145,9 +145,9 @@ impl Access {
 async fn only(client: &Client, namespace: &str, name: &str) -> Result<Engine> {
     let (mut found, mut forbidden) = (Vec::new(), None);
     for engine in Engine::ALL {
-        match api(client, engine, namespace).get_metadata_opt(name).await {
-            Ok(Some(_)) => found.push(engine),
-            Ok(None) => {}
+        match api(client, engine, namespace).get_metadata(name).await {
+            Ok(_) => found.push(engine),
+            Err(error) if is_absent(&error) => {}
             Err(kube::Error::Api(status)) if status.is_forbidden() => forbidden = Some(kube::Error::Api(status)),
             Err(error) => return Err(error).with_context(|| format!("get {} {name}", engine.kind())),
         }
@@ -174,6 +174,11 @@ async fn none(client: &Client, namespace: &str, what: &str) -> String {
     }
     let there = if there.is_empty() { "there is none".to_owned() } else { format!("there are: {}", there.join(", ")) };
     format!("no {what} in namespace {namespace}; {there}")
+}
+
+/// There is no such object, or no such kind: of that the API server says no more than the code.
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 fn listed(between: &str, said: impl Fn(Engine) -> String) -> String {
