@@ -17,6 +17,19 @@ pub const ASKED: [&str; 5] = [ACCEPT_LOSS, SWITCHOVER, FENCED, RECLONE, FORCE];
 /// In the place of a member: whichever is best.
 pub const ANY: &str = "any";
 
+/// How a condition offers the words of [`FORCE`].
+#[must_use]
+pub fn offer(words: &str) -> String {
+    format!("{FORCE}: '{words}'")
+}
+
+/// The words that a condition's message offers by [`offer`].
+#[must_use]
+pub fn offered(message: &str) -> Option<&str> {
+    let (_, rest) = message.rsplit_once(&format!("{FORCE}: '"))?;
+    rest.split_once('\'').map(|(words, _)| words)
+}
+
 /// Whether `value` of the annotation `key` asks for something in this term.
 #[must_use]
 pub fn counts(key: &str, value: &str, term: u64) -> bool {
@@ -33,5 +46,12 @@ mod tests {
         assert!(counts(SWITCHOVER, "shop-1@3", 3) && counts(ACCEPT_LOSS, "shop-1@3", 3));
         assert!(!counts(SWITCHOVER, "shop-1@2", 3) && !counts(SWITCHOVER, "shop-1", 3));
         assert!(counts(FENCED, "shop-1", 3) && counts(RECLONE, "shop-1@uuid", 3));
+    }
+
+    #[test]
+    fn the_words_that_are_offered_are_found_again() {
+        let words = "force stock-2.stock.db.svc:27017 at term 5 time 9.1 without stock-0.stock.db.svc:27017";
+        assert_eq!(offered(&format!("bring them back, or annotate it with {}, which loses", offer(words))), Some(words));
+        assert_eq!(offered("nobody who can be reached could lead"), None);
     }
 }

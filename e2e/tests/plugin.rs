@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use crds::annotations::offer;
 use crds::decisions::{self, Decided, Input};
+use crds::mongo::MongoReplicaSet;
 use crds::mysql::MySQLCluster;
 use e2e::{ControlPlane, Plugin};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::discovery::ApiResource;
 use kube::{Api, CustomResourceExt, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -17,50 +20,74 @@ const NAMESPACE: &str = "db";
 const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 const SOON: Duration = Duration::from_secs(30);
 
+/// What `stock` without a majority offers.
+const WORDS: &str = "force stock-2.stock.db.svc:27017 at term 5 time 9.1 without stock-0.stock.db.svc:27017, stock-1.stock.db.svc:27017";
+
+/// One cluster, and the plugin in front of it.
 struct Stage {
     plane: ControlPlane,
     plugin: Plugin,
+    kind: ApiResource,
+    name: &'static str,
 }
 
 impl Stage {
-    /// With the healthy cluster `shop`: three members, `shop-0` leads in term 3.
+    /// With the healthy MySQLCluster `shop`: three members, `shop-0` leads in term 3. No other kind is installed.
     async fn start() -> Result<Self> {
+        let row = |name: &str, role: &str| json!({"name": name, "role": role, "ready": true, "serverUuid": format!("uuid-of-{name}")});
+        let status = json!({"state": "Healthy", "reason": "shop-0 is the primary and all 3 members serve", "ready": "3/3", "term": 3,
+            "primary": "shop-0", "initialised": true,
+            "members": [row("shop-0", "Primary"), row("shop-1", "Replica"), row("shop-2", "Replica")]});
+        Self::with(&[MySQLCluster::crd()], ApiResource::erase::<MySQLCluster>(&()), "shop", status).await
+    }
+
+    /// With the healthy MongoReplicaSet `stock`: three members, `stock-0` leads in term 3. Every kind is installed.
+    async fn start_set() -> Result<Self> {
+        let row = |name: &str, role: &str| json!({"name": name, "role": role, "ready": true, "votes": true, "priority": 1});
+        let status = json!({"state": "Healthy", "reason": "stock-0 is the primary and all 3 members serve", "ready": "3/3", "term": 3,
+            "primary": "stock-0", "electionTerm": 5, "replicaSetId": "65920080aabbccddeeff0011",
+            "members": [row("stock-0", "PRIMARY"), row("stock-1", "SECONDARY"), row("stock-2", "SECONDARY")]});
+        Self::with(&crds::all(), ApiResource::erase::<MongoReplicaSet>(&()), "stock", status).await
+    }
+
+    async fn with(installed: &[CustomResourceDefinition], kind: ApiResource, name: &'static str, status: Value) -> Result<Self> {
         let plane = ControlPlane::start().await?;
         plane.namespace(NAMESPACE).await?;
         let definitions = Api::<CustomResourceDefinition>::all(plane.client().clone());
-        definitions.create(&PostParams::default(), &MySQLCluster::crd()).await?;
-        let plugin = Plugin::new(&plane.kubeconfig(), NAMESPACE).await?;
-        let stage = Self { plane, plugin };
-        let end = Instant::now() + SOON;
-        while stage.clusters().list(&ListParams::default()).await.is_err() {
-            ensure!(Instant::now() < end, "the definition is not served");
-            sleep(Duration::from_millis(50)).await;
+        for definition in installed {
+            definitions.create(&PostParams::default(), definition).await?;
         }
-        let cluster = serde_json::from_value(json!({
-            "apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster",
-            "metadata": {"name": "shop"}, "spec": {"storage": {"size": "1Gi"}},
-        }))?;
-        stage.clusters().create(&PostParams::default(), &cluster).await?;
-        let row = |name: &str, role: &str| json!({"name": name, "role": role, "ready": true, "serverUuid": format!("uuid-of-{name}")});
-        stage
-            .status(json!({"state": "Healthy", "reason": "shop-0 is the primary and all 3 members serve", "ready": "3/3", "term": 3,
-                "primary": "shop-0", "initialised": true,
-                "members": [row("shop-0", "Primary"), row("shop-1", "Replica"), row("shop-2", "Replica")]}))
-            .await?;
+        let plugin = Plugin::new(&plane.kubeconfig(), NAMESPACE).await?;
+        let stage = Self { plane, plugin, kind: kind.clone(), name };
+        stage.create(&kind, name).await?;
+        stage.status(status).await?;
         Ok(stage)
     }
 
-    fn clusters(&self) -> Api<MySQLCluster> {
-        Api::namespaced(self.plane.client().clone(), NAMESPACE)
+    /// Makes a cluster, once its definition is served.
+    async fn create(&self, kind: &ApiResource, name: &str) -> Result<()> {
+        let clusters = Api::<DynamicObject>::namespaced_with(self.plane.client().clone(), NAMESPACE, kind);
+        let end = Instant::now() + SOON;
+        while clusters.list(&ListParams::default()).await.is_err() {
+            ensure!(Instant::now() < end, "the definition is not served");
+            sleep(Duration::from_millis(50)).await;
+        }
+        let object = DynamicObject::new(name, kind).data(json!({"spec": {"storage": {"size": "1Gi"}}}));
+        clusters.create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    fn clusters(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.plane.client().clone(), NAMESPACE, &self.kind)
     }
 
     async fn status(&self, status: Value) -> Result<()> {
-        self.clusters().patch_status("shop", &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await?;
+        self.clusters().patch_status(self.name, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await?;
         Ok(())
     }
 
     async fn asked(&self, annotation: &str) -> Result<Option<String>> {
-        Ok(self.clusters().get("shop").await?.annotations().get(annotation).cloned())
+        Ok(self.clusters().get(self.name).await?.annotations().get(annotation).cloned())
     }
 
     /// Waits until it is asked for.
@@ -77,11 +104,11 @@ impl Stage {
 
     async fn record(&self, all: &[Decided]) -> Result<()> {
         let map: ConfigMap = serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": decisions::name("shop")},
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": decisions::name(self.name)},
             "data": {decisions::KEY: serde_json::to_string(all)?},
         }))?;
         let maps = Api::<ConfigMap>::namespaced(self.plane.client().clone(), NAMESPACE);
-        maps.patch(&decisions::name("shop"), &PatchParams::apply("test").force(), &Patch::Apply(&map)).await?;
+        maps.patch(&decisions::name(self.name), &PatchParams::apply("test").force(), &Patch::Apply(&map)).await?;
         Ok(())
     }
 }
@@ -240,7 +267,7 @@ async fn fencing_and_recloning_name_exactly_whom_they_mean() -> Result<()> {
     let operator = async {
         let asked = stage.is_asked("understudy.dev/reclone").await?;
         ensure!(asked == "shop-1@uuid-of-shop-1", "{asked}");
-        let mut members = serde_json::to_value(stage.clusters().get("shop").await?.status.context("a status")?.members)?;
+        let mut members = stage.clusters().get("shop").await?.data["status"]["members"].take();
         members[1] = json!({"name": "shop-1", "role": "Joining", "ready": false, "message": "cloning from shop-2: 40 %"});
         stage.status(json!({ "members": members })).await?;
         sleep(Duration::from_millis(500)).await;
@@ -256,6 +283,141 @@ async fn fencing_and_recloning_name_exactly_whom_they_mean() -> Result<()> {
     assert!(progress.contains("cloning from shop-2: 40 %"), "{progress}");
 
     let refused = stage.plugin.refuses(&["status", "nothing"]).await?;
-    assert!(refused.contains("no MySQLCluster nothing in namespace db; there are: shop"), "{refused}");
+    assert!(refused.contains("no MySQLCluster or MongoReplicaSet nothing in namespace db; there are: myc/shop"), "{refused}");
+    let refused = stage.plugin.refuses(&["status", "mrs/shop"]).await?;
+    assert!(refused.contains("no MongoReplicaSet shop in namespace db; there are: myc/shop"), "{refused}");
+    Ok(())
+}
+
+// === MongoReplicaSet ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_hands_over_on_request_or_says_why_not() -> Result<()> {
+    let stage = Stage::start_set().await?;
+    let operator = async {
+        let asked = stage.is_asked("understudy.dev/switchover").await?;
+        ensure!(asked == "stock-1@3", "{asked}");
+        let change = json!({"kind": "Switchover", "from": "stock-0", "to": "stock-1", "since": "2026-01-01T00:00:00Z"});
+        stage.status(json!({"state": "SwitchingOver", "reason": "stock-0 hands over to stock-1", "term": 4, "transition": change})).await?;
+        sleep(Duration::from_millis(500)).await;
+        stage.status(json!({"reason": "stock-1 leads", "primary": "stock-1", "electionTerm": 6, "transition": null})).await
+    };
+    let (output, operated) = tokio::join!(stage.plugin.run(&["switchover", "stock", "--to", "stock-1"]), operator);
+    operated?;
+    let output = output?;
+    let (said, progress) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(said.starts_with("stock-1 is the primary: ") && progress.contains("stock-0 hands over to stock-1"), "{said}{progress}");
+
+    let operator = async {
+        let asked = loop {
+            let asked = stage.is_asked("understudy.dev/switchover").await?;
+            if asked != "stock-1@3" {
+                break asked;
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        ensure!(asked == "any@4", "{asked}");
+        stage
+            .status(json!({"handover": {"request": asked, "since": "2026-01-01T00:00:00Z", "refused": "no other member can lead now"}}))
+            .await
+    };
+    let (complained, operated) = tokio::join!(stage.plugin.refuses(&["switchover", "mrs/stock"]), operator);
+    operated?;
+    let complained = complained?;
+    assert!(complained.contains("no other member can lead now") && complained.contains("withdrawn"), "{complained}");
+    assert_eq!(stage.asked("understudy.dev/switchover").await?, None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_without_a_majority_is_forced_by_its_own_words_and_only_on_the_member_in_them() -> Result<()> {
+    const CONSENTED: &str = "--yes-lose-what-others-hold";
+    let stage = Stage::start_set().await?;
+    let refused = stage.plugin.refuses(&["promote", "stock", "stock-2", CONSENTED]).await?;
+    assert!(refused.contains("stock is Healthy, not Lost"), "{refused}");
+
+    let why = format!("bring back stock-0, stock-1, or annotate it with {}, which loses what only they hold", offer(WORDS));
+    let stalled = json!({"type": "Stalled", "status": "True", "reason": "MajorityLost", "message": why,
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    // It led before as well: that it is recorded says nothing.
+    stage.status(json!({"state": "Lost", "reason": why, "ready": "0/3", "primary": "stock-2", "conditions": [stalled]})).await?;
+    let held = |name: &str, held: Option<&str>| Input {
+        name: name.to_owned(),
+        seen: if held.is_some() { "answers" } else { "silent since 2026-01-01T00:00:00Z" }.to_owned(),
+        held: held.map(str::to_owned),
+        ..Input::default()
+    };
+    let members = vec![held("stock-0", None), held("stock-1", None), held("stock-2", Some("term 5 time 9.1"))];
+    stage.record(&[Decided { members, ..decided("Lost", &why) }]).await?;
+
+    let status = stage.plugin.says(&["status", "stock"]).await?;
+    for part in
+        ["stock  Lost  0/3 ready", "MongoDB's term 5", "kubectl understudy promote stock stock-2", "term 5 time 9.1", "MajorityLost"]
+    {
+        assert!(status.contains(part), "{part:?} is missing in\n{status}");
+    }
+    let refused = stage.plugin.refuses(&["promote", "stock", "stock-1", CONSENTED]).await?;
+    assert!(refused.contains("stock-2 is the most advanced that answers"), "{refused}");
+    let output = stage.plugin.run(&["promote", "stock", "stock-2"]).await?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && shown.contains(&format!("The consent is to these words: {WORDS}\n")), "{shown}");
+    assert!(shown.contains("What only stock-0, stock-1 may hold is not known, and lost."), "{shown}");
+    assert_eq!(stage.asked("understudy.dev/force").await?, None, "nobody was there to confirm it");
+
+    let operator = async {
+        let asked = stage.is_asked("understudy.dev/force").await?;
+        ensure!(asked == WORDS, "{asked}");
+        let consented = format!("by a person's consent: {WORDS}");
+        stage.status(json!({"state": "FailingOver", "reason": consented, "term": 4, "consent": WORDS, "conditions": []})).await?;
+        sleep(Duration::from_millis(500)).await;
+        let led = json!({"state": "Degraded", "reason": "stock-2 is the primary", "electionTerm": 6, "consent": null});
+        stage.status(led).await
+    };
+    let (output, operated) = tokio::join!(stage.plugin.run(&["promote", "stock", "stock-2", CONSENTED]), operator);
+    operated?;
+    let output = output?;
+    let (said, progress) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(output.status.success() && said.contains("stock-2 is the primary"), "{said}{progress}");
+    assert!(progress.contains("FailingOver: by a person's consent"), "it waits until that one leads: {progress}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_is_fenced_as_a_cluster_is_and_what_is_for_mysql_says_what_to_do_instead() -> Result<()> {
+    let stage = Stage::start_set().await?;
+    let said = stage.plugin.says(&["fence", "stock", "stock-0"]).await?;
+    assert!(said.contains("fenced: stock-0") && said.contains("it hands over"), "{said}");
+    stage.plugin.says(&["fence", "mrs/stock", "stock-2"]).await?;
+    assert_eq!(stage.asked("understudy.dev/fenced").await?.as_deref(), Some("stock-0,stock-2"));
+    let refused = stage.plugin.refuses(&["switchover", "stock", "--to", "stock-2"]).await?;
+    assert!(refused.contains("kubectl understudy unfence stock stock-2"), "{refused}");
+    stage.plugin.says(&["unfence", "stock", "--all"]).await?;
+    assert_eq!(stage.asked("understudy.dev/fenced").await?, None);
+
+    let refused = stage.plugin.refuses(&["reclone", "mrs/stock", "stock-1"]).await?;
+    assert!(refused.contains("kubectl delete --wait=false pvc/data-stock-1 && kubectl delete pod/stock-1"), "{refused}");
+    let refused = stage.plugin.refuses(&["sql", "stock"]).await?;
+    assert!(refused.contains("mongosh") && refused.contains("Secret stock-app"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_without_a_kind_means_the_only_one_that_has_it() -> Result<()> {
+    let stage = Stage::start_set().await?;
+    let mysql = ApiResource::erase::<MySQLCluster>(&());
+    stage.create(&mysql, "shop").await?;
+    assert!(stage.plugin.says(&["status", "stock"]).await?.starts_with("stock  Healthy"));
+    assert!(stage.plugin.says(&["status", "shop"]).await?.contains("no operator has looked at it"));
+    for (name, what) in [("nothing", "MySQLCluster or MongoReplicaSet nothing"), ("myc/stock", "MySQLCluster stock")] {
+        let refused = stage.plugin.refuses(&["status", name]).await?;
+        assert!(refused.contains(&format!("no {what} in namespace db; there are: myc/shop, mrs/stock")), "{refused}");
+    }
+
+    stage.create(&mysql, "stock").await?;
+    let refused = stage.plugin.refuses(&["fence", "stock", "stock-1"]).await?;
+    assert!(refused.contains("write myc/stock or mrs/stock"), "{refused}");
+    assert_eq!(stage.asked("understudy.dev/fenced").await?, None);
+    assert!(stage.plugin.says(&["status", "mrs/stock"]).await?.contains("MongoDB's term 5"));
+    assert!(stage.plugin.says(&["status", "myc/stock"]).await?.contains("no operator has looked at it"));
     Ok(())
 }

@@ -1,50 +1,21 @@
 //! Everything that talks to Kubernetes: the cluster, its pods, Events and record of decisions, and one guarded annotation.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use crds::decisions::{self, Decided, KEY};
-use crds::mongo::MongoReplicaSet;
-use crds::mysql::MySQLCluster;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::json;
 
 use crate::cli::Place;
+use crate::cluster::Cluster;
+use crate::engine::Engine;
 
 /// Who writes.
 const MANAGER: &str = "kubectl-understudy";
 /// Others write the same object now and then; always is a fault.
 const ATTEMPTS: usize = 10;
-
-/// What kind of cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// A MySQLCluster: `NAME`, or `myc/NAME`.
-    MySql,
-    /// A MongoReplicaSet: `mrs/NAME`.
-    Mongo,
-}
-
-impl Engine {
-    /// What `text` names.
-    fn parse(text: &str) -> Result<(Self, String)> {
-        let Some((kind, name)) = text.split_once('/') else { return Ok((Self::MySql, text.to_owned())) };
-        match kind.to_lowercase().as_str() {
-            "myc" | "mysqlcluster" | "mysqlclusters" => Ok((Self::MySql, name.to_owned())),
-            "mrs" | "mongoreplicaset" | "mongoreplicasets" => Ok((Self::Mongo, name.to_owned())),
-            _ => bail!("{kind} is no kind of Understudy: write myc/{name} for a MySQLCluster, mrs/{name} for a MongoReplicaSet"),
-        }
-    }
-
-    /// The database's container, and the label of its kind.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::MySql => "mysql",
-            Self::Mongo => "mongodb",
-        }
-    }
-}
 
 /// One cluster.
 pub struct Access {
@@ -65,42 +36,35 @@ impl Access {
         let options = KubeConfigOptions { context: place.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_kubeconfig(&options).await.context("no Kubernetes: check KUBECONFIG and --context")?;
         let namespace = place.namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let (engine, name) = Engine::parse(&name)?;
-        Ok(Self { client: Client::try_from(config)?, engine, namespace, context: place.context, name })
+        let client = Client::try_from(config)?;
+        let (kind, name) = Engine::parse(&name)?;
+        let engine = match kind {
+            Some(engine) => engine,
+            None => only(&client, &namespace, &name).await?,
+        };
+        Ok(Self { client, engine, namespace, context: place.context, name })
     }
 
-    fn clusters(&self) -> Api<MySQLCluster> {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    /// Makes sure that there is one.
-    pub async fn exists(&self) -> Result<()> {
-        if self.engine == Engine::MySql {
-            return self.cluster().await.map(drop);
+    /// The cluster as it is.
+    pub async fn cluster(&self) -> Result<Cluster> {
+        match self.api().get(&self.name).await {
+            Ok(object) => self.read(object),
+            Err(error) if is_absent(&error) => bail!(none(&self.client, &self.namespace, &self.called()).await),
+            Err(error) => Err(error).with_context(|| format!("get {}", self.called())),
         }
-        let sets = Api::<MongoReplicaSet>::namespaced(self.client.clone(), &self.namespace);
-        let found = sets.get_opt(&self.name).await.with_context(|| format!("get MongoReplicaSet {}", self.name))?;
-        ensure!(found.is_some(), "no MongoReplicaSet {} in namespace {}", self.name, self.namespace);
-        Ok(())
     }
 
-    /// The custom resource.
-    pub async fn cluster(&self) -> Result<MySQLCluster> {
-        ensure!(
-            self.engine == Engine::MySql,
-            "this verb is for MySQL; `logs` and `explain` also take a MongoReplicaSet, mrs/{}",
-            self.name
-        );
-        match self.clusters().get_opt(&self.name).await {
-            Ok(Some(cluster)) => Ok(cluster),
-            Ok(None) => {
-                let others = self.clusters().list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-                let others: Vec<String> = others.iter().map(ResourceExt::name_any).collect();
-                let there = if others.is_empty() { "there is none".to_owned() } else { format!("there are: {}", others.join(", ")) };
-                bail!("no MySQLCluster {} in namespace {}; {there}", self.name, self.namespace)
-            }
-            Err(error) => Err(error).with_context(|| format!("get MySQLCluster {}", self.name)),
-        }
+    fn api(&self) -> Api<DynamicObject> {
+        api(&self.client, self.engine, &self.namespace)
+    }
+
+    fn read(&self, object: DynamicObject) -> Result<Cluster> {
+        self.engine.read(object).with_context(|| format!("{} is of another version", self.called()))
+    }
+
+    /// Kind and name.
+    fn called(&self) -> String {
+        format!("{} {}", self.engine.kind(), self.name)
     }
 
     /// Its pods, by name.
@@ -118,6 +82,11 @@ impl Access {
             self.name,
             self.engine.label()
         )
+    }
+
+    /// Events about the cluster.
+    pub async fn own_events(&self) -> Vec<Event> {
+        self.events(self.engine.kind(), &self.name).await
     }
 
     /// Events about an object, oldest first; none when they may not be read.
@@ -145,40 +114,77 @@ impl Access {
 
     /// Sets an annotation to what `wanted` says of the cluster as it is; `None` removes it. Whoever writes the cluster in between, such as
     /// the operator with a new term, makes `wanted` be asked again.
-    pub async fn annotate(&self, key: &str, wanted: impl Fn(&MySQLCluster) -> Result<Option<String>>) -> Result<MySQLCluster> {
+    pub async fn annotate(&self, key: &str, wanted: impl Fn(&Cluster) -> Result<Option<String>>) -> Result<Cluster> {
         for _ in 0..ATTEMPTS {
             let cluster = self.cluster().await?;
             let value = wanted(&cluster)?;
-            if cluster.annotations().get(key) == value.as_ref() {
+            if cluster.annotations.get(key) == value.as_ref() {
                 return Ok(cluster);
             }
-            let patch = json!({"metadata": {"resourceVersion": cluster.resource_version(), "annotations": {key: value}}});
+            let patch = json!({"metadata": {"resourceVersion": cluster.resource_version, "annotations": {key: value}}});
             let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            match self.clusters().patch(&self.name, &params, &Patch::Merge(&patch)).await {
-                Ok(cluster) => return Ok(cluster),
+            match self.api().patch(&self.name, &params, &Patch::Merge(&patch)).await {
+                Ok(object) => return self.read(object),
                 Err(kube::Error::Api(status)) if status.is_conflict() => {}
-                Err(error) => return Err(error).with_context(|| format!("annotate MySQLCluster {} with {key}", self.name)),
+                Err(error) => return Err(error).with_context(|| format!("annotate {} with {key}", self.called())),
             }
         }
-        bail!("MySQLCluster {} is written by somebody else all the time; try again", self.name)
+        bail!("{} is written by somebody else all the time; try again", self.called())
     }
 
     /// Takes `value` of an annotation back, if it still is that.
     pub async fn withdraw(&self, key: &str, value: &str) -> Result<()> {
-        let ours = |cluster: &MySQLCluster| Ok(cluster.annotations().get(key).filter(|now| *now != value).cloned());
+        let ours = |cluster: &Cluster| Ok(cluster.annotations.get(key).filter(|now| *now != value).cloned());
         self.annotate(key, ours).await.map(drop)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+// === Which kind ===
 
-    #[test]
-    fn a_kind_is_named_as_kubectl_names_it() {
-        assert_eq!(Engine::parse("shop").unwrap(), (Engine::MySql, "shop".to_owned()));
-        assert_eq!(Engine::parse("myc/shop").unwrap(), (Engine::MySql, "shop".to_owned()));
-        assert_eq!(Engine::parse("mrs/stock").unwrap(), (Engine::Mongo, "stock".to_owned()));
-        assert!(Engine::parse("pod/stock").unwrap_err().to_string().contains("mrs/stock"));
+/// The kind of which there is one with this name, if that is only one. A kind that may not be read, or is not installed, is none.
+async fn only(client: &Client, namespace: &str, name: &str) -> Result<Engine> {
+    let (mut found, mut forbidden) = (Vec::new(), None);
+    for engine in Engine::ALL {
+        match api(client, engine, namespace).get_metadata(name).await {
+            Ok(_) => found.push(engine),
+            Err(error) if is_absent(&error) => {}
+            Err(kube::Error::Api(status)) if status.is_forbidden() => forbidden = Some(kube::Error::Api(status)),
+            Err(error) => return Err(error).with_context(|| format!("get {} {name}", engine.kind())),
+        }
     }
+    match (found.as_slice(), forbidden) {
+        ([one], _) => Ok(*one),
+        ([], Some(error)) => {
+            Err(error).with_context(|| format!("no {} is found", listed(" or ", |engine| format!("{} {name}", engine.kind()))))
+        }
+        ([], None) => bail!(none(client, namespace, &format!("{} {name}", listed(" or ", |engine| engine.kind().to_owned()))).await),
+        _ => bail!(
+            "there is more than one {name} in namespace {namespace}: write {}",
+            listed(" or ", |engine| format!("{}/{name}", engine.short()))
+        ),
+    }
+}
+
+/// That `what` is not there, and what is.
+async fn none(client: &Client, namespace: &str, what: &str) -> String {
+    let mut there = Vec::new();
+    for engine in Engine::ALL {
+        let list = api(client, engine, namespace).list_metadata(&ListParams::default()).await;
+        there.extend(list.into_iter().flat_map(|list| list.items).map(|object| format!("{}/{}", engine.short(), object.name_any())));
+    }
+    let there = if there.is_empty() { "there is none".to_owned() } else { format!("there are: {}", there.join(", ")) };
+    format!("no {what} in namespace {namespace}; {there}")
+}
+
+/// There is no such object, or no such kind: of that the API server says no more than the code.
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+fn listed(between: &str, said: impl Fn(Engine) -> String) -> String {
+    Engine::ALL.map(said).join(between)
+}
+
+fn api(client: &Client, engine: Engine, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &engine.resource())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Looks at MySQL clusters run by Understudy, and asks things of them.
+/// Looks at clusters run by Understudy, of MySQL (myc/NAME) and MongoDB (mrs/NAME), and asks things of them.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-understudy", bin_name = "kubectl understudy", version)]
 pub struct Cli {
@@ -32,12 +32,12 @@ pub struct Place {
 pub enum Verb {
     /// What is wrong, and what happens next.
     Status {
-        /// The MySQLCluster.
+        /// The cluster: NAME, myc/NAME or mrs/NAME.
         name: String,
     },
     /// Hand the primary's role over, without losing a write.
     Switchover {
-        /// The MySQLCluster.
+        /// The cluster: NAME, myc/NAME or mrs/NAME.
         name: String,
         /// The next primary; the best one if absent.
         #[arg(long)]
@@ -47,7 +47,7 @@ pub enum Verb {
     },
     /// Make a member primary although others may hold more: for a cluster in state Lost.
     Promote {
-        /// The MySQLCluster.
+        /// The cluster: NAME, myc/NAME or mrs/NAME.
         name: String,
         /// The next primary.
         member: String,
@@ -57,16 +57,16 @@ pub enum Verb {
         #[command(flatten)]
         wait: Wait<60>,
     },
-    /// Keep a member from serving and from being promoted. A fenced primary is not replaced: nobody writes.
+    /// Keep a member from leading, and one of MySQL from serving: a fenced primary of MySQL is not replaced, and nobody writes.
     Fence {
-        /// The MySQLCluster.
+        /// The cluster: NAME, myc/NAME or mrs/NAME.
         name: String,
         /// The member.
         member: String,
     },
     /// Let a fenced member serve again.
     Unfence {
-        /// The MySQLCluster.
+        /// The cluster: NAME, myc/NAME or mrs/NAME.
         name: String,
         /// The member.
         #[arg(required_unless_present = "all")]
@@ -75,9 +75,9 @@ pub enum Verb {
         #[arg(long, conflicts_with = "member")]
         all: bool,
     },
-    /// Discard a replica's data, after what only it holds is archived, and clone it anew.
+    /// MySQL: discard a replica's data, after what only it holds is archived, and clone it anew.
     Reclone {
-        /// The MySQLCluster.
+        /// The MySQLCluster: NAME, or myc/NAME.
         name: String,
         /// The member.
         member: String,
@@ -86,7 +86,7 @@ pub enum Verb {
     },
     /// Logs of the members, in the order of time.
     Logs {
-        /// The MySQLCluster, or mrs/NAME of a MongoReplicaSet.
+        /// The cluster: NAME, myc/NAME or mrs/NAME.
         name: String,
         /// One member; all if absent.
         member: Option<String>,
@@ -100,9 +100,9 @@ pub enum Verb {
         #[arg(long, default_value_t = 100, allow_negative_numbers = true)]
         tail: i64,
     },
-    /// mysql in a member's pod, as its local administrator `understudy`.
+    /// MySQL: mysql in a member's pod, as its local administrator `understudy`.
     Sql {
-        /// The MySQLCluster.
+        /// The MySQLCluster: NAME, or myc/NAME.
         name: String,
         /// The member; the primary if absent.
         member: Option<String>,
@@ -115,7 +115,7 @@ pub enum Verb {
     },
     /// The last decisions of the operator with their inputs, refusals included.
     Explain {
-        /// The MySQLCluster, or mrs/NAME of a MongoReplicaSet.
+        /// The cluster: NAME, myc/NAME or mrs/NAME.
         name: String,
         /// How many.
         #[arg(long, default_value_t = 5)]
@@ -152,6 +152,7 @@ mod tests {
         Cli::command().debug_assert();
         for line in [
             "status shop -n db --context lab",
+            "status mrs/stock",
             "switchover shop --to shop-1 --wait 5",
             "promote shop shop-1 --yes-lose-what-others-hold",
             "fence shop shop-1",

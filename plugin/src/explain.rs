@@ -8,7 +8,7 @@ use crate::table::{Paint, short, table};
 
 /// Prints the newest `last` decisions, oldest first.
 pub async fn run(access: &Access, last: usize) -> Result<()> {
-    access.exists().await?;
+    access.cluster().await?;
     let all = access.decisions().await?;
     ensure!(
         !all.is_empty(),

@@ -1,4 +1,5 @@
-//! `fence` and `unfence`: who is named in one annotation. The operator holds these members isolated for as long as they are named.
+//! `fence` and `unfence`: who is named in one annotation. These members do not lead for as long as they are named;
+//! those of MySQL are held isolated.
 
 use anyhow::Result;
 use crds::annotations::FENCED;
@@ -10,8 +11,8 @@ use crate::request;
 pub async fn fence(access: &Access, member: &str) -> Result<()> {
     let cluster = access.annotate(FENCED, |cluster| request::fence(cluster, member)).await?;
     println!("fenced: {}", said(&request::fenced(&cluster)));
-    if cluster.status.and_then(|status| status.primary).as_deref() == Some(member) {
-        println!("{member} is the primary: nobody writes until it is unfenced, and it is not replaced");
+    if cluster.primary.as_deref() == Some(member) {
+        println!("{member} is the primary: {}", request::fenced_primary(cluster.engine));
     }
     Ok(())
 }

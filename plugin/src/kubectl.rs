@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kube::ResourceExt;
 
 use crate::access::Access;
+use crate::engine::Engine;
 
 /// mysql in the pod. It reads the password of the local account from a pipe that the shell makes, so that it is in no argument, no
 /// environment and no file, and the account is not reachable from outside of the pod.
@@ -20,8 +21,13 @@ const NO_PROGRAM: [i32; 2] = [126, 127];
 
 /// mysql in `member`, or in the primary.
 pub async fn sql(access: &Access, member: Option<&str>, arguments: &[String]) -> Result<ExitCode> {
-    let status = access.cluster().await?.status.unwrap_or_default();
-    let pod = member.map(str::to_owned).or(status.primary).with_context(|| format!("{} has no primary: name a member", access.name))?;
+    ensure!(
+        access.engine == Engine::MySql,
+        "sql is for MySQL; for MongoDB use mongosh with a user's connection string: key USER.uri of the Secret {}-app",
+        access.name
+    );
+    let cluster = access.cluster().await?;
+    let pod = member.map(str::to_owned).or(cluster.primary).with_context(|| format!("{} has no primary: name a member", access.name))?;
     known(access, &pod).await?;
     let mut command = kubectl(access, &["exec", "-i"]);
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {

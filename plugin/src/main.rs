@@ -3,10 +3,12 @@
 //! Nothing is done here: a verb reads status, Events and the record of decisions, or writes one annotation on the custom resource, guarded by
 //! what it was read at, and waits for what the operator makes of it. So everything it does can be done with plain kubectl, too.
 //!
-//! [`access`] talks to Kubernetes; [`request`] is what may be asked (pure); each verb has its room.
+//! [`access`] talks to Kubernetes; [`cluster`] is what it has found, of whichever [`engine`]; [`request`] is what may be asked (pure); each verb has its room.
 
 mod access;
 mod cli;
+mod cluster;
+mod engine;
 mod explain;
 mod fence;
 mod kubectl;

@@ -4,11 +4,11 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use crds::annotations::ACCEPT_LOSS;
 use crds::decisions::{Decided, Input};
 use sidecar_protocol::gtid::GtidSet;
 
 use crate::access::Access;
+use crate::engine::Engine;
 use crate::progress::{Look, wait};
 use crate::request;
 use crate::table::{Paint, short, table};
@@ -19,27 +19,32 @@ pub async fn run(access: &Access, member: &str, consented: bool, limit: Option<D
     // What is shown and consented to is one state of things: a later term is asked about anew.
     let asked = request::promote(&cluster, member)?;
     let newest = access.newest().await;
-    let loss = shown(Paint::for_stdout(), newest.as_ref(), member);
-    println!("{} is Lost: {}\n\n{loss}", access.name, cluster.status.unwrap_or_default().reason);
+    let loss = match access.engine {
+        Engine::MySql => shown(Paint::for_stdout(), newest.as_ref(), member),
+        Engine::Mongo => forced(Paint::for_stdout(), newest.as_ref(), &asked.1),
+    };
+    println!("{} is Lost: {}\n\n{loss}", access.name, cluster.head.reason);
     if !consented {
         confirm(member)?;
     }
+    let (annotation, words) = asked;
     access
-        .annotate(ACCEPT_LOSS, |cluster| {
-            let now = request::promote(cluster, member)?;
-            ensure!(now == asked, "things changed meanwhile ({asked} is {now} now): look again");
+        .annotate(annotation, |cluster| {
+            let (_, now) = request::promote(cluster, member)?;
+            ensure!(now == words, "things changed meanwhile ({words} is {now} now): look again");
             Ok(Some(now))
         })
         .await?;
     let Some(limit) = limit else {
-        println!("asked: {ACCEPT_LOSS}={asked}; `kubectl understudy status {}` shows what comes of it", access.name);
+        println!("asked: {annotation}={words}; `kubectl understudy status {}` shows what comes of it", access.name);
         return Ok(());
     };
     let what = format!("promote {member}");
     let end = wait(&what, limit, async || {
-        let now = access.cluster().await?.status.unwrap_or_default();
-        let done = now.primary.as_deref() == Some(member) && now.transition.is_none() && now.state != request::LOST;
-        Ok(if done { Look::Done(()) } else { Look::Going(format!("{}: {}", now.state, now.reason)) })
+        let now = access.cluster().await?;
+        // It may have led before: then it is recorded all the time.
+        let done = now.primary.as_deref() == Some(member) && now.transition.is_none() && now.is_led();
+        Ok(if done { Look::Done(()) } else { Look::Going(format!("{}: {}", now.head.state, now.head.reason)) })
     });
     end.await?;
     println!("{member} is the primary");
@@ -59,11 +64,28 @@ fn confirm(member: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every member's position, and what is lost with each.
-fn shown(paint: Paint, newest: Option<&Decided>, chosen: &str) -> String {
-    let Some(newest) = newest else {
-        return "The record of decisions cannot be read: what each member holds, and what would be lost, is not known here.\n".to_owned();
+const NO_RECORD: &str = "The record of decisions cannot be read: what each member holds, and what would be lost, is not known here.\n";
+
+/// MongoDB: every member's position, and whose is given up. The set itself has chosen the most advanced; how far the missing ones are ahead
+/// nobody can say.
+fn forced(paint: Paint, newest: Option<&Decided>, words: &str) -> String {
+    let row = |member: &Input| {
+        let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        vec![member.name.clone(), member.seen.clone(), said(&member.role), said(&member.held)]
     };
+    let mut text = match newest {
+        Some(newest) => table(paint, &["MEMBER", "SEEN", "ROLE", "HOLDS"], &newest.members.iter().map(row).collect::<Vec<_>>()),
+        None => NO_RECORD.to_owned(),
+    };
+    let price = format!("What only {} may hold is not known, and lost.", request::given_up(words).join(", "));
+    text.push_str(&format!("\n{} is the most advanced of those that answer.\n{}\n", request::forced_on(words), paint.bad(&price)));
+    text.push_str(&format!("The consent is to these words: {words}\n"));
+    text
+}
+
+/// MySQL: every member's position, and what is lost with each.
+fn shown(paint: Paint, newest: Option<&Decided>, chosen: &str) -> String {
+    let Some(newest) = newest else { return NO_RECORD.to_owned() };
     let row = |member: &Input| {
         let held = member.held.as_deref().map_or("unknown".to_owned(), short);
         let lost = lost(&newest.members, &member.name).map_or("unknown".to_owned(), |lost| lost.count().to_string());
@@ -102,6 +124,7 @@ fn held(member: &Input) -> Option<GtidSet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::tests::WORDS;
 
     const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -134,5 +157,19 @@ mod tests {
         assert!(shown(Paint::PLAIN, Some(&newest), "shop-1").contains("holds all that is known"));
         assert!(shown(Paint::PLAIN, Some(&newest), "shop-0").contains("anything may be lost"));
         assert!(shown(Paint::PLAIN, None, "shop-0").contains("not known"));
+    }
+
+    #[test]
+    fn whoever_forces_a_set_sees_the_positions_and_who_is_given_up() {
+        let row = |name: &str, held: Option<&str>| Input { name: name.to_owned(), held: held.map(str::to_owned), ..Input::default() };
+        let newest = Decided {
+            members: vec![row("stock-0", None), row("stock-1", None), row("stock-2", Some("term 5 time 9.1"))],
+            ..Decided::default()
+        };
+        let text = forced(Paint::PLAIN, Some(&newest), WORDS);
+        for part in ["stock-2   unknown   term 5 time 9.1\n", "What only stock-0, stock-1 may hold is not known, and lost.\n", WORDS] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+        assert!(forced(Paint::PLAIN, None, WORDS).contains(WORDS));
     }
 }

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use crds::annotations::RECLONE;
-use crds::mysql::{MemberStatus, MySQLClusterStatus};
 
 use crate::access::Access;
+use crate::cluster::{Cluster, Member};
 use crate::progress::{Look, wait};
 use crate::request;
 
 /// Asks for it, and waits.
 pub async fn run(access: &Access, name: &str, limit: Option<Duration>) -> Result<()> {
     let cluster = access.annotate(RECLONE, |cluster| request::reclone(cluster, name).map(Some)).await?;
-    let asked = cluster.metadata.annotations.unwrap_or_default().remove(RECLONE).unwrap_or_default();
+    let asked = cluster.annotations.get(RECLONE).cloned().unwrap_or_default();
     let Some(limit) = limit else {
         println!("asked: {RECLONE}={asked}; `kubectl understudy status {}` shows what comes of it", access.name);
         return Ok(());
     };
-    let old = row(&cluster.status.unwrap_or_default(), name).unwrap_or_default();
+    let old = row(&cluster, name).unwrap_or_default();
     let what = format!("clone {name} anew");
     let end = wait(&what, limit, async || {
-        let now = access.cluster().await?.status.unwrap_or_default();
+        let now = access.cluster().await?;
         let leads = now.primary.as_deref() == Some(name);
         Ok(if leads { Look::Done(Err("it became the primary")) } else { look(&old, row(&now, name)) })
     });
@@ -40,11 +40,11 @@ pub async fn run(access: &Access, name: &str, limit: Option<Duration>) -> Result
     }
 }
 
-fn row(status: &MySQLClusterStatus, name: &str) -> Option<MemberStatus> {
-    status.members.iter().find(|row| row.name == name).cloned()
+fn row(cluster: &Cluster, name: &str) -> Option<Member> {
+    cluster.members.iter().find(|row| row.name == name).cloned()
 }
 
-fn look<E>(old: &MemberStatus, now: Option<MemberStatus>) -> Look<Result<MemberStatus, E>> {
+fn look<E>(old: &Member, now: Option<Member>) -> Look<Result<Member, E>> {
     let Some(now) = now else { return Look::Going("it has no pod".to_owned()) };
     if now.ready && now.server_uuid.is_some() && now.server_uuid != old.server_uuid {
         return Look::Done(Ok(now));
@@ -56,14 +56,8 @@ fn look<E>(old: &MemberStatus, now: Option<MemberStatus>) -> Look<Result<MemberS
 mod tests {
     use super::*;
 
-    fn member(uuid: Option<&str>, ready: bool) -> MemberStatus {
-        MemberStatus {
-            name: "shop-1".to_owned(),
-            role: "Replica".to_owned(),
-            ready,
-            server_uuid: uuid.map(str::to_owned),
-            ..MemberStatus::default()
-        }
+    fn member(uuid: Option<&str>, ready: bool) -> Member {
+        Member { name: "shop-1".to_owned(), role: "Replica".to_owned(), ready, server_uuid: uuid.map(str::to_owned), ..Member::default() }
     }
 
     #[test]

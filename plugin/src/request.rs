@@ -5,49 +5,85 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail, ensure};
-use crds::annotations::{ANY, FENCED};
-use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use crds::annotations::{ACCEPT_LOSS, ANY, FENCED, FORCE, offered};
+use crds::conditions::STALLED;
 use crds::shared::TransitionKind;
-use kube::ResourceExt;
 
-/// State of a cluster in which nothing safe can be done without a person.
-pub const LOST: &str = "Lost";
+use crate::cluster::{Cluster, LOST, Member};
+use crate::engine::Engine;
 
 /// Value of [`crds::annotations::SWITCHOVER`].
-pub fn switchover(cluster: &MySQLCluster, to: Option<&str>) -> Result<String> {
-    let status = awake(cluster)?;
-    let Some(primary) = &status.primary else { bail!("{} has no primary yet: {}", cluster.name_any(), status.reason) };
-    if let Some(change) = status.transition.as_ref().filter(|change| change.kind != TransitionKind::TakenBack) {
+pub fn switchover(cluster: &Cluster, to: Option<&str>) -> Result<String> {
+    awake(cluster)?;
+    let name = &cluster.name;
+    let Some(primary) = &cluster.primary else { bail!("{name} has no primary yet: {}", cluster.head.reason) };
+    if let Some(change) = cluster.transition.as_ref().filter(|change| change.kind != TransitionKind::TakenBack) {
         bail!("a change of primary ({:?}) is under way since {}; wait for its end", change.kind, change.since);
     }
-    ensure!(status.state != LOST, "{} is Lost: see `kubectl understudy status {0}`, then `promote`", cluster.name_any());
+    ensure!(cluster.head.state != LOST, "{name} is Lost: see `kubectl understudy status {name}`, then `promote`");
     if let Some(to) = to {
-        member(cluster, status, to)?;
+        member(cluster, to)?;
         ensure!(to != primary, "{to} is the primary already");
-        ensure!(!fenced(cluster).contains(to), "{to} is fenced: `kubectl understudy unfence {} {to}` first", cluster.name_any());
+        ensure!(!fenced(cluster).contains(to), "{to} is fenced: `kubectl understudy unfence {name} {to}` first");
     }
-    Ok(format!("{}@{}", to.unwrap_or(ANY), status.term))
+    Ok(format!("{}@{}", to.unwrap_or(ANY), cluster.term))
 }
 
-/// Value of [`crds::annotations::ACCEPT_LOSS`].
-pub fn promote(cluster: &MySQLCluster, to: &str) -> Result<String> {
-    let status = awake(cluster)?;
-    member(cluster, status, to)?;
+/// Annotation and value that consent to `to` as the primary, and to the loss of what only others hold.
+pub fn promote(cluster: &Cluster, to: &str) -> Result<(&'static str, String)> {
+    awake(cluster)?;
+    member(cluster, to)?;
+    let (name, reason) = (&cluster.name, &cluster.head.reason);
     ensure!(
-        status.state == LOST,
-        "{} is {}, not Lost: the operator finds its way without losing anything ({}); `switchover` changes the primary",
-        cluster.name_any(),
-        status.state,
-        status.reason
+        cluster.head.state == LOST,
+        "{name} is {}, not Lost: the operator finds its way without losing anything ({reason}); `switchover` changes the primary",
+        cluster.head.state
     );
-    Ok(format!("{to}@{}", status.term))
+    match (cluster.engine, forced(cluster)) {
+        (Engine::MySql, _) => Ok((ACCEPT_LOSS, format!("{to}@{}", cluster.term))),
+        (Engine::Mongo, Some(words)) => {
+            let on = forced_on(words);
+            ensure!(
+                on == to,
+                "{to} cannot be forced to lead: {on} is the most advanced that answers; promote that one, or bring a member back"
+            );
+            Ok((FORCE, words.to_owned()))
+        }
+        (Engine::Mongo, None) => bail!("nobody of {name} can be forced to lead as it is: {reason}"),
+    }
+}
+
+/// The words of consent that a MongoReplicaSet without a majority offers: `force HOST at POSITION without HOST, HOST`.
+pub fn forced(cluster: &Cluster) -> Option<&str> {
+    offered(&cluster.condition(STALLED)?.message)
+}
+
+/// Whom they force to lead.
+pub fn forced_on(words: &str) -> &str {
+    pod(words.split(' ').nth(1).unwrap_or_default())
+}
+
+/// Whom they give up.
+pub fn given_up(words: &str) -> Vec<&str> {
+    let (_, hosts) = words.split_once(" without ").unwrap_or_default();
+    hosts.split(", ").map(pod).collect()
+}
+
+/// The pod of a host.
+fn pod(host: &str) -> &str {
+    host.split(['.', ':']).next().unwrap_or_default()
 }
 
 /// Value of [`crds::annotations::RECLONE`].
-pub fn reclone(cluster: &MySQLCluster, name: &str) -> Result<String> {
-    let status = awake(cluster)?;
-    let row = member(cluster, status, name)?;
-    ensure!(status.primary.as_deref() != Some(name), "{name} is the primary: hand its role over first, with `switchover`");
+pub fn reclone(cluster: &Cluster, name: &str) -> Result<String> {
+    ensure!(
+        cluster.engine == Engine::MySql,
+        "reclone is for MySQL; a member of a MongoReplicaSet copies the others' data when its volume is gone: \
+         `kubectl delete --wait=false pvc/data-{name} && kubectl delete pod/{name}`, unless it is the primary"
+    );
+    awake(cluster)?;
+    let row = member(cluster, name)?;
+    ensure!(cluster.primary.as_deref() != Some(name), "{name} is the primary: hand its role over first, with `switchover`");
     let Some(uuid) = &row.server_uuid else {
         bail!("{name} has no data directory to discard ({})", row.message.as_deref().unwrap_or("it has not been seen yet"))
     };
@@ -55,15 +91,15 @@ pub fn reclone(cluster: &MySQLCluster, name: &str) -> Result<String> {
 }
 
 /// Value of [`FENCED`] with `name` in it.
-pub fn fence(cluster: &MySQLCluster, name: &str) -> Result<Option<String>> {
-    member(cluster, &status(cluster), name)?;
+pub fn fence(cluster: &Cluster, name: &str) -> Result<Option<String>> {
+    member(cluster, name)?;
     let mut all = fenced(cluster);
     all.insert(name.to_owned());
     Ok(list(&all))
 }
 
 /// Value of [`FENCED`] without `name`, or of nobody at all.
-pub fn unfence(cluster: &MySQLCluster, name: Option<&str>) -> Result<Option<String>> {
+pub fn unfence(cluster: &Cluster, name: Option<&str>) -> Result<Option<String>> {
     let mut all = fenced(cluster);
     match name {
         Some(name) => ensure!(all.remove(name), "{name} is not fenced; fenced are: {}", list(&all).unwrap_or_else(|| "none".to_owned())),
@@ -73,71 +109,48 @@ pub fn unfence(cluster: &MySQLCluster, name: Option<&str>) -> Result<Option<Stri
 }
 
 /// Who is fenced.
-pub fn fenced(cluster: &MySQLCluster) -> BTreeSet<String> {
-    let text = cluster.annotations().get(FENCED).map_or("", String::as_str);
+pub fn fenced(cluster: &Cluster) -> BTreeSet<String> {
+    let text = cluster.annotations.get(FENCED).map_or("", String::as_str);
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// What becomes of a primary that is fenced.
+pub fn fenced_primary(engine: Engine) -> &'static str {
+    match engine {
+        Engine::MySql => "nobody writes until it is unfenced, and it is not replaced",
+        Engine::Mongo => "it hands over as soon as another member can lead",
+    }
 }
 
 fn list(all: &BTreeSet<String>) -> Option<String> {
     (!all.is_empty()).then(|| all.iter().cloned().collect::<Vec<_>>().join(","))
 }
 
-fn status(cluster: &MySQLCluster) -> MySQLClusterStatus {
-    cluster.status.clone().unwrap_or_default()
+/// Somebody looks after it.
+fn awake(cluster: &Cluster) -> Result<()> {
+    let name = &cluster.name;
+    ensure!(!cluster.suspend, "{name} is suspended: nothing is decided until spec.suspend is false");
+    ensure!(!cluster.hibernate, "{name} hibernates: no member runs until spec.hibernate is false");
+    ensure!(cluster.seen, "{name} has no status: does the operator run, and does it serve this namespace?");
+    ensure!(cluster.born, "{name} is not initialised yet: {}", cluster.head.reason);
+    Ok(())
 }
 
-/// The status of a cluster that somebody looks after.
-fn awake(cluster: &MySQLCluster) -> Result<&MySQLClusterStatus> {
-    let name = cluster.name_any();
-    ensure!(!cluster.spec.suspend, "{name} is suspended: nothing is decided until spec.suspend is false");
-    ensure!(!cluster.spec.hibernate, "{name} hibernates: no member runs until spec.hibernate is false");
-    match &cluster.status {
-        Some(status) if status.initialised => Ok(status),
-        Some(status) => bail!("{name} is not initialised yet: {}", status.reason),
-        None => bail!("{name} has no status: does the operator run, and does it serve this namespace?"),
-    }
-}
-
-fn member<'a>(cluster: &MySQLCluster, status: &'a MySQLClusterStatus, name: &str) -> Result<&'a crds::mysql::MemberStatus> {
-    match status.members.iter().find(|member| member.name == name) {
+fn member<'a>(cluster: &'a Cluster, name: &str) -> Result<&'a Member> {
+    match cluster.members.iter().find(|member| member.name == name) {
         Some(member) => Ok(member),
         None => {
-            let names: Vec<&str> = status.members.iter().map(|member| member.name.as_str()).collect();
-            bail!("{} has no member {name}; its members are: {}", cluster.name_any(), names.join(", "))
+            let names: Vec<&str> = cluster.members.iter().map(|member| member.name.as_str()).collect();
+            bail!("{} has no member {name}; its members are: {}", cluster.name, names.join(", "))
         }
     }
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
-    use serde_json::{Value, json};
-
-    /// A cluster of three with `shop-0` as its primary, changed by `patch`.
-    pub fn cluster(patch: &Value) -> MySQLCluster {
-        let row = |name: &str, role: &str| json!({"name": name, "role": role, "ready": true, "serverUuid": format!("uuid-of-{name}")});
-        let mut object = json!({
-            "apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster",
-            "metadata": {"name": "shop", "annotations": {}},
-            "spec": {"storage": {"size": "1Gi"}},
-            "status": {"state": "Healthy", "reason": "shop-0 is the primary and all 3 members serve", "ready": "3/3", "term": 3,
-                "primary": "shop-0", "initialised": true, "acks": 1,
-                "members": [row("shop-0", "Primary"), row("shop-1", "Replica"), row("shop-2", "Replica")]},
-        });
-        merge(&mut object, patch);
-        serde_json::from_value(object).unwrap()
-    }
-
-    fn merge(into: &mut Value, patch: &Value) {
-        match (into, patch) {
-            (Value::Object(into), Value::Object(patch)) => {
-                for (key, value) in patch {
-                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
-                }
-            }
-            (into, patch) => *into = patch.clone(),
-        }
-    }
+    use crate::cluster::tests::{WORDS, lost_stock, shop as cluster, stock};
+    use serde_json::json;
 
     fn refusal(result: Result<impl std::fmt::Debug>) -> String {
         result.unwrap_err().to_string()
@@ -167,8 +180,32 @@ pub mod tests {
     #[test]
     fn consent_is_only_given_to_a_cluster_that_asks_for_it() {
         let lost = cluster(&json!({"status": {"state": "Lost"}}));
-        assert_eq!(promote(&lost, "shop-1").unwrap(), "shop-1@3");
-        assert!(refusal(promote(&cluster(&json!({})), "shop-1")).contains("not Lost"));
+        assert_eq!(promote(&lost, "shop-1").unwrap(), (ACCEPT_LOSS, "shop-1@3".to_owned()));
+        for healthy in [cluster(&json!({})), stock(&json!({}))] {
+            assert!(refusal(promote(&healthy, &format!("{}-1", healthy.name))).contains("not Lost"));
+        }
+    }
+
+    #[test]
+    fn a_set_without_a_majority_is_forced_in_its_own_words_on_the_member_that_they_name() {
+        let lost = lost_stock();
+        assert_eq!(promote(&lost, "stock-2").unwrap(), (FORCE, WORDS.to_owned()));
+        assert_eq!((forced_on(WORDS), given_up(WORDS)), ("stock-2", vec!["stock-0", "stock-1"]));
+        assert!(refusal(promote(&lost, "stock-1")).contains("stock-2 is the most advanced"));
+        assert!(refusal(promote(&lost, "stock-9")).contains("no member stock-9"));
+        let nobody = stock(&json!({"status": {"state": "Lost", "reason": "nobody who can be reached could lead"}}));
+        assert!(refusal(promote(&nobody, "stock-2")).contains("nobody who can be reached"));
+    }
+
+    #[test]
+    fn a_set_is_asked_for_a_switchover_and_a_fence_as_a_cluster_is() {
+        let set = stock(&json!({}));
+        assert_eq!(switchover(&set, Some("stock-1")).unwrap(), "stock-1@3");
+        assert_eq!(refusal(switchover(&set, Some("stock-0"))), "stock-0 is the primary already");
+        assert!(refusal(switchover(&lost_stock(), None)).contains("promote"));
+        assert!(refusal(switchover(&stock(&json!({"status": {"replicaSetId": null}})), None)).contains("not initialised"));
+        assert_eq!(fence(&set, "stock-1").unwrap().as_deref(), Some("stock-1"));
+        assert!(refusal(reclone(&set, "stock-1")).contains("pvc/data-stock-1"));
     }
 
     #[test]

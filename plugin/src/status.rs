@@ -1,16 +1,17 @@
 //! `status`: one screen that answers what is wrong and what happens next.
 
 use anyhow::Result;
-use crds::annotations::{ASKED, FENCED, counts};
+use crds::annotations::{ASKED, FENCED, FORCE, counts};
 use crds::conditions::{DEGRADED, PROGRESSING, READY, STALLED};
 use crds::decisions::{Decided, Input};
-use crds::mysql::{MemberStatus, MySQLCluster, MySQLClusterStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::ResourceExt;
 
 use crate::access::Access;
-use crate::request::{self, LOST};
+use crate::cluster::{Cluster, LOST, Member};
+use crate::engine::Engine;
+use crate::request;
 use crate::table::{Paint, short, table};
 
 /// Events that are shown.
@@ -20,7 +21,7 @@ const EVENT_WIDTH: usize = 140;
 
 /// What is shown.
 struct Screen {
-    cluster: MySQLCluster,
+    cluster: Cluster,
     pods: Vec<Pod>,
     newest: Option<Decided>,
     events: Vec<Event>,
@@ -33,7 +34,7 @@ pub async fn run(access: &Access) -> Result<()> {
     let cluster = access.cluster().await?;
     let pods = access.pods().await?;
     let newest = access.newest().await;
-    let mut events = access.events("MySQLCluster", &access.name).await;
+    let mut events = access.own_events().await;
     // What Kubernetes says of a pod matters while it does not run.
     for pod in pods.iter().filter(|pod| trouble(pod).is_some()) {
         events.extend(access.events("Pod", &pod.name_any()).await.into_iter().filter(|event| event.type_.as_deref() == Some("Warning")));
@@ -57,26 +58,26 @@ pub fn event_time(event: &Event) -> Timestamp {
 impl Screen {
     fn text(&self) -> String {
         let paint = self.paint;
-        let status = self.cluster.status.clone().unwrap_or_default();
-        let colour = match status.state.as_str() {
-            "Healthy" => paint.good(&status.state),
-            LOST | "PrimaryUnavailable" | "" => paint.bad(&status.state),
-            _ => paint.warn(&status.state),
+        let Cluster { name, head, members, .. } = &self.cluster;
+        let colour = match head.state.as_str() {
+            "Healthy" => paint.good(&head.state),
+            LOST | "PrimaryUnavailable" | "" => paint.bad(&head.state),
+            _ => paint.warn(&head.state),
         };
-        let mut text = format!("{}  {colour}  {} ready\n  {}\n\n", paint.strong(&self.cluster.name_any()), status.ready, status.reason);
-        for (what, said) in self.facts(&status) {
+        let mut text = format!("{}  {colour}  {} ready\n  {}\n\n", paint.strong(name), head.ready, head.reason);
+        for (what, said) in self.facts() {
             text.push_str(&format!("  {what:12} {said}\n"));
         }
-        text.push_str(&format!("  {:12} {}\n", "next", paint.strong(&next(&self.cluster, &status))));
+        text.push_str(&format!("  {:12} {}\n", "next", paint.strong(&next(&self.cluster))));
         let mut section = |heading: &[&str], rows: Vec<Vec<String>>| {
             if !rows.is_empty() {
                 text.push_str(&format!("\n{}", table(paint, heading, &rows)));
             }
         };
-        section(&["CONDITION", "", "REASON", "MESSAGE"], self.conditions(&status));
+        section(&["CONDITION", "", "REASON", "MESSAGE"], self.conditions());
         section(
-            &["MEMBER", "ROLE", "READY", "SOURCE", "LAG", "VERSION", "HOLDS", "ARCHIVE", "MESSAGE"],
-            status.members.iter().map(|member| self.member(member)).collect(),
+            &["MEMBER", "ROLE", "READY", "HEARD", "VOTE", "PRIORITY", "ZONE", "SOURCE", "LAG", "VERSION", "HOLDS", "ARCHIVE", "MESSAGE"],
+            members.iter().map(|member| self.member(member)).collect(),
         );
         section(&["POD", "NODE", "RESTARTS", "TROUBLE"], self.pods.iter().map(pod).collect());
         let newest = self.events.iter().skip(self.events.len().saturating_sub(EVENTS));
@@ -93,9 +94,10 @@ impl Screen {
         text
     }
 
-    fn facts(&self, status: &MySQLClusterStatus) -> Vec<(&'static str, String)> {
-        let mut facts = vec![("primary", format!("{}, term {}", status.primary.as_deref().unwrap_or("nobody"), status.term))];
-        if let Some(change) = &status.transition {
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let Cluster { annotations, term, primary, transition, handover, facts: own, .. } = &self.cluster;
+        let mut facts = vec![("primary", format!("{}, term {term}", primary.as_deref().unwrap_or("nobody")))];
+        if let Some(change) = transition {
             let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody yet".to_owned());
             let promoting = if change.promoting { ", promoting" } else { "" };
             facts.push((
@@ -103,19 +105,16 @@ impl Screen {
                 format!("{:?}, from {} to {}{promoting}, since {}", change.kind, name(&change.from), name(&change.to), change.since),
             ));
         }
-        let set: Vec<&str> = status.ack_set.iter().map(|member| member.name.as_str()).collect();
-        facts.push((
-            "acknowledge",
-            if set.is_empty() { "nobody has to".to_owned() } else { format!("{} of {}", status.acks, set.join(", ")) },
-        ));
+        facts.extend(own.iter().cloned());
         let fenced = request::fenced(&self.cluster);
         if !fenced.is_empty() {
             facts.push(("fenced", self.paint.warn(&fenced.into_iter().collect::<Vec<_>>().join(", "))));
         }
-        let asked = ASKED.iter().filter(|key| **key != FENCED).filter_map(|key| Some((key, self.cluster.annotations().get(*key)?)));
-        let asked = asked.filter(|(key, value)| counts(key, value, status.term));
+        let asked = ASKED.iter().filter(|key| **key != FENCED).filter_map(|key| Some((*key, annotations.get(*key)?)));
+        // A consent is to what was lost: it asks for nothing of a set that is led.
+        let asked = asked.filter(|(key, value)| counts(key, value, *term) && (*key != FORCE || !self.cluster.is_led()));
         facts.extend(asked.map(|(key, value)| ("asked", format!("{key}={value}"))));
-        if let Some(known) = &status.handover {
+        if let Some(known) = handover {
             facts.push(match &known.refused {
                 Some(refused) => ("refused", self.paint.bad(refused)),
                 None => ("waits", self.paint.warn(&format!("{}, since {}", known.request, known.since))),
@@ -124,35 +123,43 @@ impl Screen {
         facts
     }
 
-    fn conditions(&self, status: &MySQLClusterStatus) -> Vec<Vec<String>> {
+    fn conditions(&self) -> Vec<Vec<String>> {
+        let head = &self.cluster.head;
         let row = |type_: &str| {
-            let condition = status.conditions.iter().find(|condition| condition.type_ == *type_)?;
+            let condition = head.conditions.iter().find(|condition| condition.type_ == *type_)?;
             let good = (condition.status == "True") == (type_ == READY);
             // What is as it should be has nothing to add, and the reason is not told twice.
-            let message = if good || condition.message == status.reason { String::new() } else { condition.message.clone() };
+            let message = if good || condition.message == head.reason { String::new() } else { condition.message.clone() };
             Some(vec![condition.type_.clone(), condition.status.clone(), condition.reason.clone(), message])
         };
         [READY, PROGRESSING, DEGRADED, STALLED].into_iter().filter_map(row).collect()
     }
 
-    fn member(&self, member: &MemberStatus) -> Vec<String> {
+    /// A column that no member of this kind fills is not shown.
+    fn member(&self, member: &Member) -> Vec<String> {
         let input = self.newest.iter().flat_map(|newest| &newest.members).find(|input| input.name == member.name);
         let known = |read: fn(&Input) -> Option<String>| input.and_then(read).unwrap_or_default();
+        let said = |text: &Option<String>| text.clone().unwrap_or_default();
         vec![
             member.name.clone(),
             member.role.clone(),
-            if member.ready { "yes" } else { "no" }.to_owned(),
-            member.source.clone().unwrap_or_default(),
-            known(|input| input.lag_seconds.map(|lag| format!("{lag}s"))),
-            member.version.clone().unwrap_or_default(),
+            yes(member.ready),
+            // That it is heard goes without saying.
+            member.healthy.filter(|heard| !heard).map(yes).unwrap_or_default(),
+            member.votes.map(yes).unwrap_or_default(),
+            member.priority.map(|priority| priority.to_string()).unwrap_or_default(),
+            said(&member.zone),
+            said(&member.source),
+            member.lag.clone().unwrap_or_else(|| known(|input| input.lag_seconds.map(|lag| format!("{lag}s")))),
+            said(&member.version),
             known(|input| input.held.as_deref().map(short)),
-            member.archive.clone().unwrap_or_default(),
-            member.message.clone().unwrap_or_default(),
+            said(&member.archive),
+            said(&member.message),
         ]
     }
 
     fn event(&self, event: &Event) -> Vec<String> {
-        let about = event.involved_object.name.clone().filter(|name| *name != self.cluster.name_any()).unwrap_or_default();
+        let about = event.involved_object.name.clone().filter(|name| *name != self.cluster.name).unwrap_or_default();
         let message = event.message.clone().unwrap_or_default();
         vec![
             self.ago(Some(event_time(event))),
@@ -181,31 +188,42 @@ fn cut(message: &str) -> String {
     }
 }
 
+fn yes(is: bool) -> String {
+    if is { "yes" } else { "no" }.to_owned()
+}
+
 /// What happens next, and who does it.
-fn next(cluster: &MySQLCluster, status: &MySQLClusterStatus) -> String {
-    let name = cluster.name_any();
-    let stalled = status.conditions.iter().find(|condition| condition.type_ == STALLED && condition.status == "True");
+fn next(cluster: &Cluster) -> String {
+    let Cluster { engine, name, head, primary, .. } = cluster;
     let fenced = request::fenced(cluster);
-    if status.state.is_empty() {
+    if head.state.is_empty() {
         return "nothing: no operator has looked at it; does one run, and does it serve this namespace?".to_owned();
     }
-    if cluster.spec.suspend {
+    if cluster.suspend {
         return "nothing, until spec.suspend is false".to_owned();
     }
-    if cluster.spec.hibernate {
+    if cluster.hibernate {
         return "nothing, until spec.hibernate is false".to_owned();
     }
-    if status.state == LOST {
-        return format!("a person: bring a missing member back, or accept the loss with `kubectl understudy promote {name} MEMBER`");
+    if head.state == LOST {
+        let member = match engine {
+            Engine::MySql => Some("MEMBER"),
+            Engine::Mongo => request::forced(cluster).map(request::forced_on),
+        };
+        let consent = member.map(|member| format!(", or accept the loss with `kubectl understudy promote {name} {member}`"));
+        return format!("a person: bring a missing member back{}", consent.unwrap_or_default());
     }
-    if let Some(primary) = status.primary.as_ref().filter(|primary| fenced.contains(*primary)) {
-        return format!("a person: the primary is fenced, nobody writes; `kubectl understudy unfence {name} {primary}`");
+    if let Some(primary) = primary.as_ref().filter(|primary| fenced.contains(*primary)) {
+        return match engine {
+            Engine::MySql => format!("a person: the primary is fenced, nobody writes; `kubectl understudy unfence {name} {primary}`"),
+            Engine::Mongo => format!("the primary is fenced: {}", request::fenced_primary(*engine)),
+        };
     }
-    if let Some(stalled) = stalled {
+    if let Some(stalled) = cluster.condition(STALLED) {
         return format!("a person: {}", stalled.message);
     }
-    if status.state == "Healthy" {
-        return match status.observed_generation == cluster.metadata.generation {
+    if head.state == "Healthy" {
+        return match head.observed_generation == cluster.generation {
             true => "nothing is to be done".to_owned(),
             false => "the operator takes up the newest spec".to_owned(),
         };
@@ -253,12 +271,12 @@ fn trouble(pod: &Pod) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::tests::cluster;
+    use crate::cluster::tests::{lost_stock, shop, stock};
     use serde_json::{Value, json};
 
-    fn screen(patch: &Value, pods: &Value) -> Screen {
+    fn screen(cluster: Cluster, pods: &Value) -> Screen {
         Screen {
-            cluster: cluster(patch),
+            cluster,
             pods: serde_json::from_value(pods.clone()).unwrap(),
             newest: None,
             events: Vec::new(),
@@ -283,7 +301,36 @@ shop  Healthy  3/3 ready
   shop-2   Replica   yes
 ";
         let ack = |name: &str| json!({"name": name, "serverUuid": "x"});
-        assert_eq!(screen(&json!({"status": {"ackSet": [ack("shop-1"), ack("shop-2")]}}), &json!([])).text(), expected);
+        assert_eq!(screen(shop(&json!({"status": {"ackSet": [ack("shop-1"), ack("shop-2")]}})), &json!([])).text(), expected);
+    }
+
+    #[test]
+    fn a_set_shows_votes_zones_and_the_election_in_the_same_places() {
+        let expected = "\
+stock  Healthy  3/3 ready
+  stock-0 is the primary and all 3 members serve
+
+  primary      stock-0, term 3
+  election     MongoDB's term 5
+  features     of 8.0
+  next         nothing is to be done
+
+  MEMBER    ROLE        READY   VOTE   PRIORITY   ZONE
+  stock-0   PRIMARY     yes     yes    1          a
+  stock-1   SECONDARY   yes     yes    1          a
+  stock-2   SECONDARY   yes     yes    1          a
+";
+        assert_eq!(screen(stock(&json!({"status": {"featureCompatibilityVersion": "8.0"}})), &json!([])).text(), expected);
+    }
+
+    #[test]
+    fn a_consent_is_shown_while_nobody_leads() {
+        let asked = |patch: Value| {
+            let mut cluster = stock(&patch);
+            cluster.annotations.insert(FORCE.to_owned(), "force stock-2".to_owned());
+            screen(cluster, &json!([])).text().contains("understudy.dev/force=force stock-2")
+        };
+        assert!(asked(json!({"status": {"state": "Lost"}})) && !asked(json!({})));
     }
 
     #[test]
@@ -295,7 +342,7 @@ shop  Healthy  3/3 ready
             {"metadata": {"name": "shop-2"}, "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}},
         ]);
         let mut screen = screen(
-            &json!({"status": {"handover": {"request": "shop-1@3", "since": "2026-01-01T00:00:00Z", "refused": "shop-1 lags"}}}),
+            shop(&json!({"status": {"handover": {"request": "shop-1@3", "since": "2026-01-01T00:00:00Z", "refused": "shop-1 lags"}}})),
             &pods,
         );
         screen.events = serde_json::from_value(json!([{"metadata": {}, "involvedObject": {"name": "shop"}, "reason": "FailingOver",
@@ -327,10 +374,7 @@ shop  Healthy  3/3 ready
 
     #[test]
     fn what_happens_next_says_whose_turn_it_is() {
-        let said = |patch: Value| {
-            let cluster = cluster(&patch);
-            next(&cluster, &cluster.status.clone().unwrap())
-        };
+        let said = |patch: Value| next(&shop(&patch));
         assert_eq!(said(json!({})), "nothing is to be done");
         assert_eq!(said(json!({"metadata": {"generation": 2}})), "the operator takes up the newest spec");
         assert_eq!(said(json!({"status": {"state": "Degraded"}})), "the operator goes on by itself");
@@ -340,5 +384,13 @@ shop  Healthy  3/3 ready
         assert!(said(json!({"metadata": {"annotations": {"understudy.dev/fenced": "shop-0"}}})).contains("unfence shop shop-0"));
         let stalled = json!({"type": "Stalled", "status": "True", "reason": "X", "message": "make room", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         assert_eq!(said(json!({"status": {"state": "Degraded", "conditions": [stalled]}})), "a person: make room");
+    }
+
+    #[test]
+    fn a_set_without_a_majority_names_the_member_that_can_be_promoted() {
+        assert!(next(&lost_stock()).contains("promote stock stock-2`"));
+        assert_eq!(next(&stock(&json!({"status": {"state": "Lost"}}))), "a person: bring a missing member back");
+        let fenced = stock(&json!({"metadata": {"annotations": {"understudy.dev/fenced": "stock-0"}}}));
+        assert!(next(&fenced).contains("hands over"));
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use crds::annotations::SWITCHOVER;
 use crds::conditions::PROGRESSING;
-use crds::mysql::MySQLClusterStatus;
 use crds::shared::TransitionKind;
 use tokio::time::Instant;
 
 use crate::access::Access;
+use crate::cluster::Cluster;
 use crate::progress::{Look, wait};
 use crate::request;
 
@@ -20,25 +20,21 @@ const FORGETS: Duration = Duration::from_secs(10);
 pub async fn run(access: &Access, to: Option<&str>, limit: Option<Duration>) -> Result<()> {
     let old = access.cluster().await?;
     let request = request::switchover(&old, to)?;
-    if old.status.is_some_and(|status| refusal(&status, &request).is_some()) {
+    if refusal(&old, &request).is_some() {
         // It was asked before in this term, and its refusal stays until nobody asks it any more: asked anew, it is considered anew.
         access.withdraw(SWITCHOVER, &request).await?;
-        wait("the earlier refusal", FORGETS, async || {
-            let status = access.cluster().await?.status.unwrap_or_default();
-            Ok(refusal(&status, &request).map_or(Look::Done(()), Look::Going))
-        })
-        .await?;
+        wait("the earlier refusal", FORGETS, async || Ok(refusal(&access.cluster().await?, &request).map_or(Look::Done(()), Look::Going)))
+            .await?;
     }
-    let cluster = access.annotate(SWITCHOVER, |cluster| request::switchover(cluster, to).map(Some)).await?;
-    let asked = cluster.metadata.annotations.unwrap_or_default().remove(SWITCHOVER).unwrap_or_default();
-    let before = cluster.status.unwrap_or_default();
+    let before = access.annotate(SWITCHOVER, |cluster| request::switchover(cluster, to).map(Some)).await?;
+    let asked = before.annotations.get(SWITCHOVER).cloned().unwrap_or_default();
     let begun = Instant::now();
     let Some(limit) = limit else {
         println!("asked: {SWITCHOVER}={asked}; `kubectl understudy status {}` shows what comes of it", access.name);
         return Ok(());
     };
     let look = async || {
-        let now = access.cluster().await?.status.unwrap_or_default();
+        let now = access.cluster().await?;
         let end = end(&before, &now, to).or_else(|| refusal(&now, &asked).map(Err));
         Ok(end.map_or_else(|| Look::Going(going(&now)), Look::Done))
     };
@@ -64,38 +60,37 @@ pub async fn run(access: &Access, to: Option<&str>, limit: Option<Duration>) -> 
 }
 
 /// The new primary, or why there is none; `None` while it is not known.
-fn end(before: &MySQLClusterStatus, now: &MySQLClusterStatus, to: Option<&str>) -> Option<Result<String, String>> {
+fn end(before: &Cluster, now: &Cluster, to: Option<&str>) -> Option<Result<String, String>> {
     let taken_back = now.transition.as_ref().filter(|change| change.kind == TransitionKind::TakenBack);
     if taken_back.is_some() && taken_back != before.transition.as_ref() {
-        return Some(Err(format!("it was begun and taken back: {}", now.reason)));
+        return Some(Err(format!("it was begun and taken back: {}", now.head.reason)));
     }
     let primary = now.primary.as_ref().filter(|primary| before.primary.as_ref() != Some(*primary))?;
     match to {
-        Some(to) if to != primary => Some(Err(format!("{primary} became the primary instead: {}", now.reason))),
+        Some(to) if to != primary => Some(Err(format!("{primary} became the primary instead: {}", now.head.reason))),
         _ if now.transition.is_none() => Some(Ok(primary.clone())),
         _ => None,
     }
 }
 
 /// What is done, or waited for.
-fn going(now: &MySQLClusterStatus) -> String {
-    let progressing = now.conditions.iter().find(|condition| condition.type_ == PROGRESSING && condition.status == "True");
-    progressing.map_or(&now.reason, |condition| &condition.message).clone()
+fn going(now: &Cluster) -> String {
+    now.condition(PROGRESSING).map_or(&now.head.reason, |condition| &condition.message).clone()
 }
 
 /// Why what was asked is refused.
-fn refusal(status: &MySQLClusterStatus, asked: &str) -> Option<String> {
-    status.handover.as_ref().filter(|known| known.request == asked)?.refused.clone()
+fn refusal(cluster: &Cluster, asked: &str) -> Option<String> {
+    cluster.handover.as_ref().filter(|known| known.request == asked)?.refused.clone()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::tests::cluster;
+    use crate::cluster::tests::{shop, stock};
     use serde_json::{Value, json};
 
-    fn status(patch: &Value) -> MySQLClusterStatus {
-        cluster(&json!({ "status": patch })).status.unwrap()
+    fn status(patch: &Value) -> Cluster {
+        shop(&json!({ "status": patch }))
     }
 
     #[test]
@@ -107,6 +102,15 @@ mod tests {
         assert_eq!(end(&before, &status(&json!({"primary": "shop-1", "transition": change("Switchover")})), None), None);
         assert_eq!(end(&before, &status(&json!({"primary": "shop-1"})), None), Some(Ok("shop-1".to_owned())));
         assert_eq!(end(&before, &status(&json!({"primary": "shop-1"})), Some("shop-1")), Some(Ok("shop-1".to_owned())));
+    }
+
+    #[test]
+    fn a_set_has_handed_over_when_the_one_that_it_elected_is_recorded() {
+        let (before, change) =
+            (stock(&json!({})), json!({"kind": "Switchover", "from": "stock-0", "to": "stock-1", "since": "2026-01-01T00:00:00Z"}));
+        assert_eq!(end(&before, &stock(&json!({"status": {"term": 4, "transition": change}})), Some("stock-1")), None);
+        let elected = stock(&json!({"status": {"term": 4, "primary": "stock-1", "electionTerm": 6}}));
+        assert_eq!(end(&before, &elected, Some("stock-1")), Some(Ok("stock-1".to_owned())));
     }
 
     #[test]

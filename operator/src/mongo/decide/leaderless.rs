@@ -3,6 +3,7 @@
 //! Standing is safe whatever we believe: mongod's voters decide, and a primary that lives on in the dark is deposed by the later election.
 //! A majority that is lost is never replaced without a person's word to exactly this loss.
 
+use crds::annotations;
 use crds::shared::{Transition, TransitionKind};
 use sidecar_protocol::mongo::plan::Lost;
 use sidecar_protocol::mongo::rules::{majority, voters};
@@ -174,7 +175,7 @@ fn told(view: &View<'_>, lost: &Lost) -> String {
     });
     let missing = missing.collect::<Vec<_>>().join(", ");
     let consent = match &lost.consent {
-        Some(words) => format!("or annotate it with understudy.dev/force: '{words}', which loses what only they hold"),
+        Some(words) => format!("or annotate it with {}, which loses what only they hold", annotations::offer(words)),
         None => "nobody who can be reached could lead".to_owned(),
     };
     format!("{}; bring back {missing}, {consent}", lost.why)
