@@ -1,28 +1,48 @@
-//! An application's way into a cluster: what its Secrets and its Services tell, fetched once, so that a connection needs no API server.
+//! A `MySQLCluster` as an application comes in.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{Secret, Service};
-use kube::Api;
+use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, SslOpts};
 use tokio::time::timeout;
 
+use super::{Engine, Glance, secret, service, value};
 use crate::lab::Lab;
 
 /// The credentials of `NAME-app` and where to use them.
 #[derive(Clone)]
-pub struct Application {
+pub struct MySql {
     options: OptsBuilder,
-    /// Address of the Service `NAME-primary`.
-    pub primary: String,
+    primary: String,
 }
 
-impl Application {
-    /// The application of one cluster.
-    pub async fn of(lab: &Lab, namespace: &str, cluster: &str) -> Result<Self> {
-        let secrets = Api::<Secret>::namespaced(lab.client().clone(), namespace);
-        let (app, tls) = (secrets.get(&format!("{cluster}-app")).await?, secrets.get(&format!("{cluster}-tls")).await?);
+impl Engine for MySql {
+    type Object = MySQLCluster;
+    type Connection = Conn;
+    const NAME: &'static str = "mysql";
+    const PORT: u16 = 3306;
+
+    fn glance(object: &MySQLCluster) -> Option<Glance> {
+        let status = object.status.clone()?;
+        let MySQLClusterStatus { state, reason, ready, term, primary, transition, acks, ack_set, members, .. } = status;
+        let set: Vec<_> = ack_set.iter().map(|member| member.name.as_str()).collect();
+        let leads = primary.as_deref().unwrap_or("nobody");
+        Some(Glance {
+            story: format!("{state}: {reason} (term {term}, {leads}, {ready} ready, acks {acks} of {set:?})"),
+            settled: state == "Healthy" && transition.is_none() && ack_set.len() + 1 == members.len(),
+            term,
+            primary,
+            transition,
+            ready: members.iter().filter(|member| member.ready).map(|member| member.name.clone()).collect(),
+            members: members.into_iter().map(|member| member.name).collect(),
+        })
+    }
+
+    async fn of(lab: &Lab, namespace: &str, cluster: &str) -> Result<Self> {
+        let (app, tls) =
+            (secret(lab, namespace, &format!("{cluster}-app")).await?, secret(lab, namespace, &format!("{cluster}-tls")).await?);
         let tls = SslOpts::default()
             .with_root_certs(vec![value(&tls, "ca.crt")?.into_bytes().into()])
             .with_disable_built_in_roots(true)
@@ -34,20 +54,19 @@ impl Application {
             .db_name(Some("shop"))
             .ssl_opts(Some(tls))
             .stmt_cache_size(0);
-        let service = Api::<Service>::namespaced(lab.client().clone(), namespace).get(&format!("{cluster}-primary")).await?;
-        let primary = service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")?;
-        Ok(Self { options, primary })
+        Ok(Self { options, primary: service(lab, namespace, cluster).await? })
     }
 
-    /// A connection to an address, over TLS; gives up after `within`.
-    pub async fn connect(&self, address: &str, within: Duration) -> Result<Conn> {
+    fn primary(&self) -> &str {
+        &self.primary
+    }
+
+    async fn connect(&self, address: &str, within: Duration) -> Result<Conn> {
         let options = self.options.clone().ip_or_hostname(address);
         timeout(within, Conn::new(options)).await.context("no connection in time")?.map_err(Into::into)
     }
-}
 
-fn value(secret: &Secret, key: &str) -> Result<String> {
-    let name = secret.metadata.name.as_deref().unwrap_or_default();
-    let value = secret.data.as_ref().and_then(|data| data.get(key)).with_context(|| format!("Secret {name} has no {key}"))?;
-    Ok(String::from_utf8(value.0.clone())?)
+    async fn member(connection: &mut Conn) -> Result<String> {
+        connection.query_first("SELECT @@hostname").await?.context("a server has a name")
+    }
 }
