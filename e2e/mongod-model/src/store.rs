@@ -7,6 +7,7 @@ pub mod data;
 pub mod query;
 pub mod update;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -204,21 +205,22 @@ impl Store {
     }
 
     /// The documents of a collection as they were after the entry at `at`.
-    pub fn as_of(&self, name: &str, at: OpTime) -> Vec<Document> {
+    pub fn as_of<'a>(&'a self, name: &'a str, at: OpTime) -> Vec<Cow<'a, Document>> {
         let (before, after) = self.oplog.split_at(self.oplog.partition_point(|entry| entry.at <= at));
         // Collections come and go seldom: then everything is made anew.
         if after.iter().any(|entry| entry.document.get_str("op").is_ok_and(|op| op == "c")) {
-            return Data::of(before).all(name).cloned().collect();
+            return Data::of(before).all(name).cloned().map(Cow::Owned).collect();
         }
         // Of what was changed since, the first change tells whether it was there.
         let mut changed = BTreeMap::new();
         for (id, op) in after.iter().filter_map(|entry| entry.of(name)) {
             changed.entry(id).or_insert(op);
         }
-        let mut documents: Vec<Document> = self.data.all(name).filter(|held| !changed.contains_key(&data::id(held))).cloned().collect();
+        let same = |held: &&Document| changed.is_empty() || !changed.contains_key(&data::id(held));
+        let mut documents: Vec<_> = self.data.all(name).filter(same).map(Cow::Borrowed).collect();
         for (id, _) in changed.iter().filter(|(_, op)| **op != "i") {
             let last = before.iter().rev().find(|entry| entry.of(name).is_some_and(|(other, _)| other == *id));
-            documents.extend(last.and_then(|entry| entry.document.get_document("o").ok()).cloned());
+            documents.extend(last.and_then(|entry| entry.document.get_document("o").ok()).map(Cow::Borrowed));
         }
         documents
     }

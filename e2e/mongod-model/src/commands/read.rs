@@ -1,6 +1,7 @@
 //! Reads: what is applied here is answered here, or what a majority has, by the read concern; others than `majority` are taken for `local`.
 //! Every answer is one batch.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,23 +66,22 @@ fn misspelt(text: String) -> Failure {
 }
 
 /// The documents of a collection: `local.oplog.rs` and `local.system.replset` are among them.
-fn documents(core: &Core, body: &Document, collection: &str) -> Vec<Document> {
-    let name = format!("{}.{collection}", database(body));
+fn documents<'a>(core: &'a Core, body: &Document, name: &'a str) -> Vec<Cow<'a, Document>> {
     if name == "local.oplog.rs" {
-        return core.store.oplog.iter().map(|entry| entry.document.clone()).collect();
+        return core.store.oplog.iter().map(|entry| Cow::Borrowed(&entry.document)).collect();
     }
     // A standalone server is its own majority.
     if of_majority(body) && core.config().is_some() {
-        return core.store.as_of(&name, core.commit.at);
+        return core.store.as_of(name, core.commit.at);
     }
-    core.store.data.all(&name).cloned().collect()
+    core.store.data.all(name).map(Cow::Borrowed).collect()
 }
 
 fn select(core: &Core, body: &Document, collection: &str, filter: &Document) -> Result<Vec<Document>, Failure> {
     let mut found = Vec::new();
-    for document in documents(core, body, collection) {
+    for document in documents(core, body, &format!("{}.{collection}", database(body))) {
         if query::matches(&document, filter).map_err(misspelt)? {
-            found.push(document);
+            found.push(document.into_owned());
         }
     }
     Ok(found)
@@ -143,7 +143,8 @@ fn count(core: &Core, body: &Document) -> Reply {
 /// The stages that drivers' `count_documents` and simple reads are made of.
 fn aggregate(core: &Core, body: &Document) -> Reply {
     let collection = body.get_str("aggregate").unwrap_or_default();
-    let mut found = documents(core, body, collection);
+    let name = format!("{}.{collection}", database(body));
+    let mut found: Vec<Document> = documents(core, body, &name).into_iter().map(Cow::into_owned).collect();
     for stage in body.get_array("pipeline").into_iter().flatten().filter_map(Bson::as_document) {
         for (name, argument) in stage {
             found = match (name.as_str(), argument) {
