@@ -15,7 +15,7 @@ use crate::workload::{Answer, Workload};
 /// A dead address answers nobody, and the next attempt may be led elsewhere.
 const CONNECT: Duration = Duration::from_millis(500);
 /// Beyond this a client gives up; its statement may still run.
-pub const STATEMENT: Duration = Duration::from_secs(2);
+const STATEMENT: Duration = Duration::from_secs(2);
 /// Between two statements, and before the next connection: two cores have other things to do too.
 const PAUSE: Duration = Duration::from_millis(15);
 /// One read for so many statements.
