@@ -49,7 +49,7 @@ generate: ## What is made from the types: CRDs, their copy in the chart, the ref
 	cp crds/yaml/*.yaml charts/understudy/crds/
 	cargo run -q --locked --bin generate reference docs/reference.md
 
-bench: lab-up ## Measure, each figure beside its floor from the same run; WHAT="gaps idle" is a part of it.
+bench: lab-up ## Measure, each figure beside its floor from the same run; WHAT="gaps mongo idle" is a part of it.
 	cargo run --release --locked --bin bench -- $(WHAT)
 
 simulate: ## N schedules of faults against the real decisions, beyond the 20000 of the test command: N=1000000 for a night.
@@ -58,7 +58,7 @@ simulate: ## N schedules of faults against the real decisions, beyond the 20000 
 mutants: ## Bugs put back one at a time: the simulation must find each.
 	cargo run -q --locked -p simulator --bin mutants
 
-nemesis: lab-up ## Faults for MINUTES while clients write, then the checker; SEED, MEMBERS and FAULTS as a failure printed them.
+nemesis: lab-up ## Faults for MINUTES while clients write, then the checker; ENGINE, SEED, MEMBERS and FAULTS as a failure printed them.
 	@# What is given to make is given to it.
 	cargo test --locked --workspace --features e2e/lab --test nemesis -- --nocapture
 

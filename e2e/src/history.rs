@@ -51,6 +51,8 @@ pub struct Append {
     pub element: Element,
     /// The member that the connection led to, by its own word.
     pub member: String,
+    /// The term it was done under, where the answer tells.
+    pub term: Option<u64>,
     /// When the statement was sent.
     pub invoked: Duration,
     /// When the answer came, or the client gave up.
@@ -126,8 +128,9 @@ impl fmt::Display for History {
 
 impl fmt::Display for Append {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, key, element, member, invoked, ended, outcome } = self;
+        let Self { client, key, element, member, term, invoked, ended, outcome } = self;
         let (invoked, ended) = (invoked.as_secs_f64(), ended.as_secs_f64());
-        write!(f, "client {client} appended {element} to list {key} at {member}, {invoked:.3}–{ended:.3} s: {outcome:?}")
+        write!(f, "client {client} appended {element} to list {key} at {member}, {invoked:.3}–{ended:.3} s: {outcome:?}")?;
+        term.map_or(Ok(()), |term| write!(f, " in term {term}"))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`Lab`]: attach to the lab that `lab up` started; clients, helm, and the faults a test can cause (`nemesis`).
 //! - [`ControlPlane`]: etcd and kube-apiserver for one test, no root needed.
-//! - [`history`]: what clients saw under faults, and the checker of it; [`Application`]: their way in.
+//! - [`history`]: what clients saw under faults, and the checker of it; [`engine`]: their way in, and what differs between databases.
 //! - [`Plugin`]: `kubectl understudy` as a user runs it.
 //! - [`stage`]: what tests of the operator stand on; [`TestNamespace`]: a namespace under Pod Security *restricted* that tells its story when the test fails.
 //!
@@ -10,12 +10,12 @@
 //! [`images`] (built once, cached outside the checkout), [`pki`], [`network`], [`process`], [`node`], [`cluster`] (up and down),
 //! [`provisioner`] and [`volumes`]. What Understudy itself does is not here: this crate knows Kubernetes, not the operator.
 
-mod application;
 pub mod audit;
 pub mod binaries;
 pub mod cluster;
 pub mod control_plane;
 pub mod dirs;
+pub mod engine;
 pub mod history;
 pub mod host;
 pub mod images;
@@ -33,8 +33,8 @@ pub mod stage;
 pub mod ui;
 pub mod volumes;
 
-pub use application::Application;
 pub use control_plane::ControlPlane;
+pub use engine::Engine;
 pub use lab::Lab;
 pub use namespace::TestNamespace;
 pub use plugin::Plugin;

@@ -90,7 +90,7 @@ pub async fn run(node: &Arc<Node>, connection: &mut Connection, name: &str, body
         "delete" => write::delete(node, body).await,
         "findAndModify" | "findandmodify" => write::find_and_modify(node, body).await,
         "create" | "createIndexes" | "drop" | "dropDatabase" => write::schema(node, name, body).await,
-        "find" | "count" | "aggregate" | "listCollections" | "listDatabases" | "listIndexes" => read::read(node, name, body),
+        "find" | "count" | "aggregate" | "listCollections" | "listDatabases" | "listIndexes" => read::read(node, name, body).await,
         "killCursors" | "getMore" => read::cursor(name, body),
         "setDefaultRWConcern" => concern::set_default(node, body).await,
         "getDefaultRWConcern" => concern::show_default(node),

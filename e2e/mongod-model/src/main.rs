@@ -2,7 +2,7 @@
 //!
 //! What it is held to is the contract suite in `tests/contract`, which runs unchanged against a real mongod (`MONGOD=/path`), and
 //! what a real 5.0.7 answered. What it is not: a database. No indexes, transactions, change streams, cursors with a second batch,
-//! read concerns, compression, horizons by SNI, sharding; the oplog is never cut and is held in memory.
+//! read concerns but `local` and `majority`, compression, horizons by SNI, sharding; the oplog is never cut and is held in memory.
 //!
 //! The rooms: `wire` and `tls` (bytes), `server` (connections), `commands` (one file a family), `node` (the state behind one lock),
 //! `heartbeat`, `election`, `replication` (the tasks that make a set), `store` (what a restart remembers); and the pure rules in

@@ -7,6 +7,8 @@ pub mod data;
 pub mod query;
 pub mod update;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -74,6 +76,12 @@ impl Entry {
     pub fn read(document: Document) -> Self {
         let wall = document.get_datetime("wall").copied().unwrap_or(DateTime::MIN);
         Self { at: OpTime::read(&document), wall, document }
+    }
+
+    /// Which document of this collection it changes, and how.
+    fn of(&self, name: &str) -> Option<(Vec<u8>, &str)> {
+        let (op, object) = (self.document.get_str("op").ok()?, self.document.get_document("o").ok()?);
+        (self.document.get_str("ns").is_ok_and(|space| space == name) && ["i", "u", "d"].contains(&op)).then(|| (data::id(object), op))
     }
 
     /// A new one.
@@ -196,6 +204,27 @@ impl Store {
         self.synced = true;
     }
 
+    /// The documents of a collection as they were after the entry at `at`.
+    pub fn as_of<'a>(&'a self, name: &'a str, at: OpTime) -> Vec<Cow<'a, Document>> {
+        let (before, after) = self.oplog.split_at(self.oplog.partition_point(|entry| entry.at <= at));
+        // Collections come and go seldom: then everything is made anew.
+        if after.iter().any(|entry| entry.document.get_str("op").is_ok_and(|op| op == "c")) {
+            return Data::of(before).all(name).cloned().map(Cow::Owned).collect();
+        }
+        // Of what was changed since, the first change tells whether it was there.
+        let mut changed = BTreeMap::new();
+        for (id, op) in after.iter().filter_map(|entry| entry.of(name)) {
+            changed.entry(id).or_insert(op);
+        }
+        let same = |held: &&Document| changed.is_empty() || !changed.contains_key(&data::id(held));
+        let mut documents: Vec<_> = self.data.all(name).filter(same).map(Cow::Borrowed).collect();
+        for (id, _) in changed.iter().filter(|(_, op)| **op != "i") {
+            let last = before.iter().rev().find(|entry| entry.of(name).is_some_and(|(other, _)| other == *id));
+            documents.extend(last.and_then(|entry| entry.document.get_document("o").ok()).map(Cow::Borrowed));
+        }
+        documents
+    }
+
     /// The last entry's place.
     pub fn last(&self) -> OpTime {
         self.oplog.last().map_or(OpTime::NULL, |entry| entry.at)
@@ -232,6 +261,31 @@ mod tests {
 
     fn insert(second: u32, id: i32) -> Entry {
         entry(second, doc! { "op": "i", "ns": "t.a", "o": { "_id": id } })
+    }
+
+    #[test]
+    fn what_it_held_before_is_told_whatever_was_changed_since() {
+        let path = std::env::temp_dir().join(format!("mongod-model-as-of-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        let mut store = Store::open(&path, "5.0.7".parse().expect("a version")).expect("opens");
+        let update = entry(3, doc! { "op": "u", "ns": "t.a", "o": { "_id": 1, "x": 1 }, "o2": { "_id": 1 } });
+        let delete = entry(4, doc! { "op": "d", "ns": "t.a", "o": { "_id": 2 } });
+        store.append(vec![insert(1, 1), insert(2, 2), update, delete, insert(5, 2), insert(6, 3)]);
+        let at = |second: u32| {
+            let mut found: Vec<String> =
+                store.as_of("t.a", OpTime { term: 1, time: (second, 1) }).iter().map(ToString::to_string).collect();
+            found.sort();
+            found.join(" ")
+        };
+        let by_replay = |second: usize| {
+            let mut found: Vec<String> = Data::of(&store.oplog[..second]).all("t.a").map(ToString::to_string).collect();
+            found.sort();
+            found.join(" ")
+        };
+        for second in 0..=6 {
+            assert_eq!(at(u32::try_from(second).expect("small")), by_replay(second), "after {second}");
+        }
+        std::fs::remove_dir_all(&path).expect("removes");
     }
 
     #[test]

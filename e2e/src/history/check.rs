@@ -189,9 +189,10 @@ fn one_writer(history: &History) -> Vec<Anomaly> {
     found
 }
 
-/// Terms that the member had claimed when the append was acknowledged.
+/// The term that the answer named, or else those that the member had claimed when the append was acknowledged.
 fn terms<'a>(tenures: &'a [Tenure], append: &'a Append) -> impl Iterator<Item = u64> + 'a {
-    tenures.iter().filter(|tenure| tenure.member == append.member && tenure.since <= append.ended).map(|tenure| tenure.term)
+    let claimed = tenures.iter().filter(|tenure| tenure.member == append.member && tenure.since <= append.ended).map(|tenure| tenure.term);
+    append.term.into_iter().chain(claimed.filter(|_| append.term.is_none()))
 }
 
 impl fmt::Display for Anomaly {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
 use crds::mongo::{MongoReplicaSet, MongoReplicaSetStatus};
-use e2e::Lab;
+use e2e::engine::Mongo;
 use e2e::stage::eventually;
+use e2e::{Engine, Lab};
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use mongodb::Client;
-use mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -21,12 +21,9 @@ use tokio::time::timeout;
 pub const IMAGE: &str = e2e::images::MONGO;
 pub const OTHER_IMAGE: &str = e2e::images::MONGO_B;
 /// A mongod on this machine is found within this, or it is not there.
-const CONNECT: Duration = Duration::from_secs(2);
+pub const CONNECT: Duration = Duration::from_secs(2);
 /// A single command.
 const COMMAND: Duration = Duration::from_secs(10);
-/// The application's account and its database.
-const USER: &str = "clerk";
-const DATABASE: &str = "shop";
 
 /// One set in one namespace.
 #[derive(Clone)]
@@ -49,7 +46,7 @@ impl Set {
             "image": IMAGE,
             "imagePullPolicy": "Never",
             "storage": {"size": "1Gi"},
-            "users": [{"name": USER, "database": DATABASE, "roles": [{"role": "readWrite", "db": DATABASE}]}],
+            "users": [{"name": Mongo::USER, "database": Mongo::DATABASE, "roles": [{"role": "readWrite", "db": Mongo::DATABASE}]}],
             "pod": {"terminationGracePeriodSeconds": 20},
         })
     }
@@ -157,38 +154,26 @@ impl Set {
         self.primary().await
     }
 
-    async fn password(&self) -> Result<String> {
-        let secret = Api::<Secret>::namespaced(self.lab.client().clone(), &self.namespace).get(&format!("{}-app", self.name)).await?;
-        let value = secret.data.as_ref().and_then(|data| data.get(USER)).with_context(|| format!("no password of {USER} yet"))?;
-        Ok(String::from_utf8(value.0.clone())?)
-    }
-
-    /// Address of the Service `NAME-SUFFIX`.
-    pub async fn service(&self, suffix: &str) -> Result<String> {
-        let service: Service = Api::namespaced(self.lab.client().clone(), &self.namespace).get(&format!("{}-{suffix}", self.name)).await?;
-        service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")
-    }
-
     /// Address of a member's pod.
     pub async fn address(&self, member: &str) -> Result<String> {
         self.pods().get(member).await?.status.and_then(|status| status.pod_ip).context("no address yet")
     }
 
     /// The way in for the application's account.
-    pub async fn application(&self) -> Result<Application> {
-        Ok(Application { password: self.password().await?, primary: self.service("primary").await? })
+    pub async fn application(&self) -> Result<Mongo> {
+        Mongo::of(&self.lab, &self.namespace, &self.name).await
     }
 
     /// A connection to one member, as the application.
     pub async fn to(&self, member: &str) -> Result<Client> {
-        self.application().await?.connect(&self.address(member).await?)
+        self.application().await?.client(&self.address(member).await?, CONNECT)
     }
 
     /// Numbers in the ledger of `member`.
     pub async fn numbers(&self, member: &str) -> Result<BTreeSet<i64>> {
         let client = self.to(member).await?;
         let asked = async {
-            let found = client.database(DATABASE).collection::<Document>("ledger").find(doc! {}).await?;
+            let found = client.database(Mongo::DATABASE).collection::<Document>("ledger").find(doc! {}).await?;
             let rows: Vec<Document> = found.try_collect().await?;
             anyhow::Ok(rows.iter().filter_map(|row| row.get_i64("_id").ok()).collect())
         };
@@ -220,29 +205,5 @@ impl Set {
     pub async fn delete(&self, member: &str, grace: Option<u32>) -> Result<()> {
         self.pods().delete(member, &DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() }).await?;
         Ok(())
-    }
-}
-
-/// What an application needs to come in: fetched once, so that a connection needs no API server.
-#[derive(Clone)]
-pub struct Application {
-    password: String,
-    /// Address of `NAME-primary`.
-    pub primary: String,
-}
-
-impl Application {
-    /// A client of exactly this address. Nothing is sent yet.
-    pub fn connect(&self, address: &str) -> Result<Client> {
-        let mut options = ClientOptions::default();
-        options.hosts = vec![ServerAddress::parse(address)?];
-        options.direct_connection = Some(true);
-        options.credential =
-            Some(Credential::builder().username(USER.to_owned()).password(self.password.clone()).source(DATABASE.to_owned()).build());
-        // The certificate has names, and this is an address. That it is checked elsewhere is another test.
-        options.tls = Some(Tls::Enabled(TlsOptions::builder().allow_invalid_certificates(true).build()));
-        (options.connect_timeout, options.server_selection_timeout) = (Some(CONNECT), Some(CONNECT));
-        (options.retry_reads, options.retry_writes) = (Some(false), Some(false));
-        Ok(Client::with_options(options)?)
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bson::{Document, doc};
+use e2e::Engine;
 use e2e::stage::eventually;
 use mongodb::Client;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::rig::Set;
+use crate::rig::{CONNECT, Set};
 
 /// Beyond this a write is given up; it may still be done.
 const STATEMENT: Duration = Duration::from_secs(3);
@@ -33,7 +34,7 @@ impl Writer {
     /// Writes through `NAME-primary`; numbers count from `first`.
     pub async fn start(set: &Set, first: i64) -> Result<Self> {
         let application = set.application().await?;
-        let address = application.primary.clone();
+        let address = application.primary().to_owned();
         Self::spawn(set, first, address).await
     }
 
@@ -50,7 +51,7 @@ impl Writer {
             let (mut acknowledged, mut client, mut number) = (BTreeSet::new(), None::<Client>, first);
             while !stopped.load(Ordering::Relaxed) {
                 let Some(open) = client.as_ref() else {
-                    client = application.connect(&address).ok();
+                    client = application.client(&address, CONNECT).ok();
                     continue;
                 };
                 // A number is tried once: what was not acknowledged may or may not be there.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::Application;
+use e2e::Engine;
+use e2e::engine::MySql;
 use futures::future::try_join_all;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
@@ -35,7 +36,7 @@ pub struct Pool {
 }
 
 struct Shared {
-    application: Application,
+    application: MySql,
     stop: AtomicBool,
     next: AtomicU64,
     pause: Mutex<Pause>,
@@ -57,7 +58,7 @@ impl Pool {
     /// Starts at number `first`.
     pub async fn start(cluster: &Cluster, first: u64) -> Result<Self> {
         let shared = Arc::new(Shared {
-            application: Application::of(&cluster.lab, &cluster.namespace, &cluster.name).await?,
+            application: MySql::of(&cluster.lab, &cluster.namespace, &cluster.name).await?,
             stop: AtomicBool::new(false),
             next: AtomicU64::new(first),
             pause: Mutex::new(Pause { last: Instant::now(), longest: Duration::ZERO }),
@@ -113,7 +114,7 @@ impl Shared {
     async fn attempt(&self, connection: &mut Option<Conn>, number: u64) -> Result<()> {
         let writes = match connection {
             Some(open) => open,
-            None => connection.insert(self.application.connect(&self.application.primary, CONNECT).await?),
+            None => connection.insert(self.application.connect(self.application.primary(), CONNECT).await?),
         };
         let insert = writes.query_drop(format!("INSERT INTO ledger (number, note) VALUES ({number}, 'x')"));
         match timeout(STATEMENT, insert).await.context("no answer")? {

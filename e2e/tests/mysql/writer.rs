@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::Application;
+use e2e::Engine;
+use e2e::engine::MySql;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
@@ -50,16 +51,16 @@ impl Writer {
         let (cluster, stopped, counted) = (cluster.clone(), stop.clone(), count.clone());
         let task = tokio::spawn(async move {
             let mut acknowledged = BTreeSet::new();
-            let (mut application, mut connection) = (None::<Application>, None::<Conn>);
+            let (mut application, mut connection) = (None::<MySql>, None::<Conn>);
             let mut number = first;
             while !stopped.load(Ordering::Relaxed) {
                 let Some(writes) = connection.as_mut() else {
                     // Looked up each time: passwords change.
-                    if let Ok(Ok(found)) = timeout(LOOK_UP, Application::of(&cluster.lab, &cluster.namespace, &cluster.name)).await {
+                    if let Ok(Ok(found)) = timeout(LOOK_UP, MySql::of(&cluster.lab, &cluster.namespace, &cluster.name)).await {
                         application = Some(found);
                     }
                     if let Some(application) = &application {
-                        connection = application.connect(address.as_ref().unwrap_or(&application.primary), CONNECT).await.ok();
+                        connection = application.connect(address.as_deref().unwrap_or(application.primary()), CONNECT).await.ok();
                     }
                     if connection.is_none() {
                         sleep(RETRY).await;

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::Application;
 use e2e::history::{self, Append, Element, History, Key, Outcome, Read};
 use futures::future::try_join_all;
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::workload::{Answer, Workload};
 
 /// A dead address answers nobody, and the next attempt may be led elsewhere.
 const CONNECT: Duration = Duration::from_millis(500);
@@ -21,8 +20,6 @@ const STATEMENT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(15);
 /// One read for so many statements.
 const READS: u64 = 8;
-/// Refusals that MySQL makes before anything is changed: read-only by option or mode, deadlock, lock wait.
-const REFUSALS: [u16; 4] = [1290, 1836, 1213, 1205];
 
 pub struct Clients {
     stop: Arc<AtomicBool>,
@@ -32,7 +29,7 @@ pub struct Clients {
 
 impl Clients {
     /// Starts `count` clients; their times count from `start`.
-    pub fn start(application: &Application, count: usize, start: Instant) -> Self {
+    pub fn start<E: Workload>(application: &E, count: usize, start: Instant) -> Self {
         let (stop, attempts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let client =
             |number| Client { number, application: application.clone(), attempts: attempts.clone(), start, seen: History::default() };
@@ -58,15 +55,15 @@ impl Clients {
     }
 }
 
-struct Client {
+struct Client<E> {
     number: usize,
-    application: Application,
+    application: E,
     attempts: Arc<AtomicU64>,
     start: Instant,
     seen: History,
 }
 
-impl Client {
+impl<E: Workload> Client<E> {
     async fn work(mut self, stop: Arc<AtomicBool>) -> History {
         let mut connection = None;
         while !stop.load(Ordering::Relaxed) {
@@ -86,40 +83,26 @@ impl Client {
         self.seen
     }
 
-    /// A connection leads to one server for as long as it lives.
-    async fn connect(&self) -> Result<(Conn, String)> {
-        let mut connection = self.application.connect(&self.application.primary, CONNECT).await?;
-        let member = timeout(CONNECT, connection.query_first("SELECT @@hostname")).await??.context("a server has a name")?;
+    async fn connect(&self) -> Result<(E::Connection, String)> {
+        let mut connection = self.application.connect(self.application.primary(), CONNECT).await?;
+        let member = timeout(CONNECT, E::member(&mut connection)).await??;
         Ok((connection, member))
     }
 
-    async fn append(&mut self, connection: &mut Conn, member: &str, key: Key, element: Element) -> bool {
-        let statement = format!(
-            "INSERT INTO lists (id, elements) VALUES ({key}, '{element}') ON DUPLICATE KEY UPDATE elements = CONCAT(elements, ',', VALUES(elements))"
-        );
+    async fn append(&mut self, connection: &mut E::Connection, member: &str, key: Key, element: Element) -> bool {
         let invoked = self.start.elapsed();
-        let outcome = match timeout(STATEMENT, connection.query_drop(statement)).await {
-            Ok(Ok(())) => Outcome::Ok,
-            Ok(Err(Error::Server(error))) if REFUSALS.contains(&error.code) => Outcome::Fail(error.to_string()),
-            Ok(Err(error)) => Outcome::Unknown(error.to_string()),
-            Err(_) => Outcome::Unknown(format!("no answer in {} s", STATEMENT.as_secs())),
-        };
+        let Answer { outcome, term } = timeout(STATEMENT, E::append(connection, key, element))
+            .await
+            .unwrap_or_else(|_| Answer { outcome: Outcome::Unknown(format!("no answer in {} s", STATEMENT.as_secs())), term: None });
         let usable = outcome == Outcome::Ok;
         let (client, member, ended) = (self.number, member.to_owned(), self.start.elapsed());
-        self.seen.appends.push(Append { client, key, element, member, invoked, ended, outcome });
+        self.seen.appends.push(Append { client, key, element, member, term, invoked, ended, outcome });
         usable
     }
 
-    async fn read(&mut self, connection: &mut Conn, member: &str, key: Key) -> bool {
-        let list = connection.query_first::<String, _>(format!("SELECT elements FROM lists WHERE id = {key}"));
-        let Ok(Ok(list)) = timeout(STATEMENT, list).await else { return false };
-        let elements = list.as_deref().map_or_else(Vec::new, elements);
+    async fn read(&mut self, connection: &mut E::Connection, member: &str, key: Key) -> bool {
+        let Ok(Ok(elements)) = timeout(STATEMENT, E::read(connection, key)).await else { return false };
         self.seen.reads.push(Read { client: self.number, key, elements, member: member.to_owned(), ended: self.start.elapsed() });
         true
     }
-}
-
-/// A list as it stands in the table. What is no number there was never appended either: it becomes one that no client used.
-pub fn elements(list: &str) -> Vec<Element> {
-    list.split(',').map(|element| element.parse().unwrap_or(Element::MAX)).collect()
 }

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::Lab;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use e2e::engine::Cluster;
+use e2e::stage::{SYSTEM, operator};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::log::Log;
 use crate::plan::{Fault, Step};
-use crate::rig::Cluster;
-use e2e::stage::{SYSTEM, operator};
+use crate::workload::Workload;
 
 /// Beyond this a step is given up; the longest waits for a node that comes back.
 const STEP: Duration = Duration::from_secs(150);
@@ -23,15 +22,15 @@ const SECOND_KILL: Duration = Duration::from_secs(10);
 const WHOLE: Duration = Duration::from_secs(60);
 
 /// The nemesis of one cluster.
-pub struct Nemesis {
-    pub cluster: Cluster,
+pub struct Nemesis<E> {
+    pub cluster: Cluster<E>,
     pub replicas: u32,
     pub log: Log,
     /// The node that is lost now.
     pub lost: Option<String>,
 }
 
-impl Nemesis {
+impl<E: Workload> Nemesis<E> {
     /// Does a step, holds it, undoes it. What a fault could not do because an earlier one still lasts is noted and no failure.
     pub async fn step(&mut self, step: &Step) -> Result<()> {
         match timeout(STEP, self.act(step)).await {
@@ -72,20 +71,20 @@ impl Nemesis {
         let (member, replica) = (&members[step.pick % members.len()], &replicas[step.pick % replicas.len()]);
         let hold = step.hold.as_secs_f64();
         match step.fault {
-            Fault::KillPrimary => self.kill(&primary, "mysql").await,
+            Fault::KillPrimary => self.kill(&primary, E::NAME).await,
             Fault::KillPrimaryTwice => {
-                self.kill(&primary, "mysql").await?;
+                self.kill(&primary, E::NAME).await?;
                 let end = Instant::now() + SECOND_KILL;
                 while Instant::now() < end && self.cluster.primary().await? == primary {
                     sleep(Duration::from_millis(20)).await;
                 }
                 let second = self.cluster.primary().await?;
-                self.kill(&second, "mysql").await
+                self.kill(&second, E::NAME).await
             }
-            Fault::KillReplica => self.kill(replica, "mysql").await,
+            Fault::KillReplica => self.kill(replica, E::NAME).await,
             Fault::KillEveryDatabase => {
                 for member in &members {
-                    self.kill(member, "mysql").await?;
+                    self.kill(member, E::NAME).await?;
                 }
                 Ok(())
             }
@@ -155,22 +154,16 @@ impl Nemesis {
                 lab.lose_pvc(&namespace, &format!("data-{replica}")).await
             }
             Fault::SwitchOver => {
-                let request = format!("any@{}", self.cluster.status().await?.term);
-                self.log.note(&format!("ask for a switchover from {primary}: {request}"));
-                let patch = json!({"metadata": {"annotations": {"understudy.dev/switchover": request}}});
-                self.cluster.api().patch(&self.cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                let words = self.cluster.switch_over(self.cluster.glance().await?.term).await?;
+                self.log.note(&format!("asked for a switchover from {primary}: {words}"));
                 Ok(())
             }
         }
     }
 
-    /// Waits until every member is ready and counts for semi-sync.
+    /// Waits until every member is ready and counts.
     pub async fn whole(&self, patience: Duration) -> Result<()> {
-        let whole = async {
-            self.cluster.ready(self.replicas).await?;
-            self.cluster.acks(self.replicas / 2).await
-        };
-        timeout(patience, whole).await.context("not whole in time")?
+        timeout(patience, E::whole(&self.cluster, self.replicas)).await.context("not whole in time")?
     }
 
     async fn kill(&mut self, member: &str, container: &str) -> Result<()> {
@@ -180,9 +173,7 @@ impl Nemesis {
 
     async fn delete(&mut self, member: &str, grace: Option<u32>) -> Result<()> {
         self.log.note(&format!("delete pod {member}, {}", if grace.is_some() { "without grace" } else { "with its grace" }));
-        let how = DeleteParams { grace_period_seconds: grace, ..Default::default() };
-        self.cluster.pods().delete(member, &how).await?;
-        Ok(())
+        self.cluster.delete(member, grace).await
     }
 
     async fn lose_node(&mut self, member: &str, hold: Duration) -> Result<()> {

@@ -1,10 +1,11 @@
 //! The nemesis: random faults while clients append to lists, then the checker.
 //!
-//! Needs a running lab: `lab up`, then `cargo test -p e2e --features lab --test nemesis`, or `make nemesis MINUTES=30 SEED=7 MEMBERS=5
-//! FAULTS=KillPrimary,PauseApi`.
+//! Needs a running lab: `lab up`, then `cargo test -p e2e --features lab --test nemesis`, or `make nemesis ENGINE=mongo MINUTES=30 SEED=7
+//! MEMBERS=5 FAULTS=KillPrimary,PauseApi`.
 //! The seed is printed and repeats the plan of faults, though not the timing of what they meet. What holds afterwards: no acknowledged
 //! append is lost (I4), none is there twice or although it was refused, and order is the same everywhere (I5); no term acknowledged what was sent
-//! after a newer one had acknowledged (I1); every member is ready without help, with the same checksum (I12).
+//! after a newer one had acknowledged (I1); every member is ready without help, with the same checksum (I12). Plan, faults, log and checker
+//! are the same for each database; `workload` is what differs.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -12,30 +13,34 @@ mod chance;
 mod clients;
 mod deeds;
 mod log;
-mod plan;
+#[path = "../mongo/rig.rs"]
+#[allow(dead_code, reason = "the other suite uses the rest")]
+mod mongo_rig;
 #[path = "../mysql/rig.rs"]
 #[allow(dead_code, reason = "the other suite uses the rest")]
-mod rig;
+mod mysql_rig;
+mod plan;
 mod terms;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e::engine::{Cluster, Mongo, MySql};
 use e2e::history::{self, Anomaly, History, Lists};
-use e2e::{Application, Lab};
-use mysql_async::prelude::Queryable;
+use e2e::stage::{eventually, on_stage};
+use e2e::{Engine, Lab};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use clients::{Clients, elements};
+use clients::Clients;
 use deeds::Nemesis;
-use e2e::stage::{eventually, on_stage};
 use log::Log;
 use plan::Step;
-use rig::Cluster;
 use terms::Terms;
+use workload::Workload;
 
 /// Connections that append.
 const CLIENTS: usize = 6;
@@ -46,6 +51,8 @@ const NOTICED: Duration = Duration::from_secs(6);
 /// What a ready replica has received and acknowledged it may still have to apply, on two cores that six clients kept busy: nothing counts as
 /// lost before this is over.
 const CATCH_UP: Duration = Duration::from_secs(60);
+/// A member that is well is found within this.
+const FIRST: Duration = Duration::from_secs(10);
 /// Anomalies that are printed; a lost list has hundreds.
 const SHOWN: usize = 20;
 
@@ -54,43 +61,62 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_lose_nothing_whatever_happens() -> Result<()> {
-    nemesis(3, Duration::from_secs(150)).await
+    nemesis::<MySql>(3, Duration::from_secs(150)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_members_lose_nothing_whatever_happens() -> Result<()> {
-    nemesis(5, Duration::from_secs(90)).await
+    nemesis::<MySql>(5, Duration::from_secs(90)).await
 }
 
-/// `MINUTES`, `SEED`, `MEMBERS` and `FAULTS` of the environment go before what the test asks for.
-async fn nemesis(replicas: u32, long: Duration) -> Result<()> {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_of_mongo_lose_nothing_whatever_happens() -> Result<()> {
+    nemesis::<Mongo>(3, Duration::from_secs(90)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_members_of_mongo_lose_nothing_whatever_happens() -> Result<()> {
+    // The test command has no time for it.
+    if number("MEMBERS")?.is_none() {
+        return Ok(());
+    }
+    nemesis::<Mongo>(5, Duration::from_secs(90)).await
+}
+
+/// `ENGINE`, `MINUTES`, `SEED`, `MEMBERS` and `FAULTS` of the environment go before what the test asks for.
+async fn nemesis<E: Workload>(replicas: u32, long: Duration) -> Result<()> {
     let _alone = ALONE.lock().await;
-    if number("MEMBERS")?.is_some_and(|members| members != u64::from(replicas)) {
+    let engine = text("ENGINE");
+    let engines = [MySql::NAME, Mongo::NAME];
+    ensure!(engine.as_deref().is_none_or(|engine| engines.contains(&engine)), "ENGINE={engine:?} is none of {engines:?}");
+    if engine.is_some_and(|engine| engine != E::NAME) || number("MEMBERS")?.is_some_and(|members| members != u64::from(replicas)) {
         return Ok(());
     }
     let long = number("MINUTES")?.map_or(long, |minutes| Duration::from_secs(minutes * 60));
     let faults = text("FAULTS").map_or_else(|| Ok(plan::ALL.to_vec()), |names| plan::named(&names))?;
     let seed = number("SEED")?.map_or_else(random_seed, Ok)?;
-    say(&format!("nemesis: {replicas} members, {} s of faults, SEED={seed}", long.as_secs()));
-    on_stage("nemesis", |lab, namespace| async move { run(&lab, &namespace, replicas, long, plan::plan(seed, faults)).await })
+    say(&format!("nemesis: {replicas} members of {}, {} s of faults, SEED={seed}", E::NAME, long.as_secs()));
+    on_stage("nemesis", |lab, namespace| async move { run::<E>(&lab, &namespace, replicas, long, plan::plan(seed, faults)).await })
         .await
-        .with_context(|| format!("repeat with: make nemesis SEED={seed} MEMBERS={replicas} MINUTES={}", long.as_secs().div_ceil(60)))
+        .with_context(|| {
+            let minutes = long.as_secs().div_ceil(60);
+            format!("repeat with: make nemesis ENGINE={} SEED={seed} MEMBERS={replicas} MINUTES={minutes}", E::NAME)
+        })
 }
 
-async fn run(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: impl Iterator<Item = Step>) -> Result<()> {
-    let cluster = Cluster::create(lab, namespace, replicas).await?;
-    cluster.acks(replicas / 2).await?;
-    let table = "CREATE TABLE lists (id BIGINT UNSIGNED PRIMARY KEY, elements MEDIUMTEXT NOT NULL)";
-    cluster.writes().await?.query_drop(table).await?;
-    let application = Application::of(lab, namespace, &cluster.name).await?;
+async fn run<E: Workload>(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: impl Iterator<Item = Step>) -> Result<()> {
+    let cluster = E::create(lab, namespace, replicas).await?;
+    let application = E::of(lab, namespace, &cluster.name).await?;
+    // A first login may take its time: a driver keeps what it computes for the next ones.
+    drop(application.connect(application.primary(), FIRST).await?);
 
     #[allow(clippy::disallowed_methods, reason = "a test's clock")]
     let begin = jiff::Timestamp::now();
     let start = Instant::now();
     let log = Log::new(start, text("MINUTES").is_some());
-    let terms = Terms::watch(cluster.api(), &cluster.name, log.clone());
+    let terms = Terms::watch(&cluster, log.clone());
     let clients = Clients::start(&application, CLIENTS, start);
-    let mut nemesis = Nemesis { cluster: cluster.clone(), replicas, log: log.clone(), lost: None };
+    let mut nemesis = Nemesis { cluster, replicas, log: log.clone(), lost: None };
     let outcome = verdict(&mut nemesis, &application, clients, terms, long, plan).await;
     nemesis.heal().await?;
     if outcome.is_err() {
@@ -99,9 +125,9 @@ async fn run(lab: &Lab, namespace: &str, replicas: u32, long: Duration, plan: im
     outcome
 }
 
-async fn verdict(
-    nemesis: &mut Nemesis,
-    application: &Application,
+async fn verdict<E: Workload>(
+    nemesis: &mut Nemesis<E>,
+    application: &E,
     clients: Clients,
     terms: Terms,
     long: Duration,
@@ -133,7 +159,7 @@ async fn verdict(
     })
     .await?;
     let mut history = clients.finish().await?;
-    let status = nemesis.cluster.status().await?;
+    let status = nemesis.cluster.glance().await?;
     history.tenures = terms.until(&status).await?;
     let stopped = Instant::now();
     let members = same(&nemesis.cluster, application, &history).await?;
@@ -147,14 +173,16 @@ async fn verdict(
 }
 
 /// Waits until every member holds the same lists and returns what they hold: equal or not, the checker says what is wrong.
-async fn same(cluster: &Cluster, application: &Application, history: &History) -> Result<BTreeMap<String, Lists>> {
+async fn same<E: Workload>(cluster: &Cluster<E>, application: &E, history: &History) -> Result<BTreeMap<String, Lists>> {
     let end = Instant::now() + CATCH_UP;
     loop {
         let mut members = BTreeMap::new();
         let mut checksums = BTreeSet::new();
-        for member in cluster.status().await?.members {
-            let (lists, checksum) = contents(cluster, application, &member.name).await?;
-            members.insert(member.name, lists);
+        for member in cluster.glance().await?.members {
+            let mut connection = application.connect(&cluster.address(&member).await?, FIRST).await?;
+            let asked = timeout(Duration::from_secs(20), E::contents(&mut connection)).await;
+            let (lists, checksum) = asked.context("no answer in time")??;
+            members.insert(member, lists);
             checksums.insert(checksum);
         }
         if checksums.len() == 1 {
@@ -166,20 +194,6 @@ async fn same(cluster: &Cluster, application: &Application, history: &History) -
         }
         sleep(Duration::from_millis(200)).await;
     }
-}
-
-/// Lists and checksum of one member.
-async fn contents(cluster: &Cluster, application: &Application, member: &str) -> Result<(Lists, Option<u64>)> {
-    let pod = cluster.pods().get(member).await?;
-    let address = pod.status.and_then(|status| status.pod_ip).context("no address")?;
-    let mut connection = application.connect(&address, Duration::from_secs(10)).await?;
-    let asked = async {
-        let rows: Vec<(u64, String)> = connection.query("SELECT id, elements FROM lists").await?;
-        let checksum: Option<(String, u64)> = connection.query_first("CHECKSUM TABLE lists").await?;
-        anyhow::Ok((rows, checksum))
-    };
-    let (rows, checksum) = timeout(Duration::from_secs(20), asked).await.context("no answer in time")??;
-    Ok((rows.into_iter().map(|(id, list)| (id, elements(&list))).collect(), checksum.map(|(_, checksum)| checksum)))
 }
 
 fn report(history: &History, anomalies: &[Anomaly]) -> Result<()> {

@@ -4,17 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use e2e::engine::{Cluster, Engine, Glance};
 use e2e::history::Tenure;
+use e2e::stage::eventually;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::log::Log;
-use e2e::stage::eventually;
 
 pub struct Terms {
     seen: Arc<Mutex<Vec<Tenure>>>,
@@ -23,10 +22,10 @@ pub struct Terms {
 
 impl Terms {
     /// Watches from now on.
-    pub fn watch(api: Api<MySQLCluster>, name: &str, log: Log) -> Self {
-        let start = log.start;
+    pub fn watch<E: Engine>(cluster: &Cluster<E>, log: Log) -> Self {
+        let (api, start) = (cluster.api(), log.start);
         let seen = Arc::<Mutex<Vec<Tenure>>>::default();
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", cluster.name));
         let found = seen.clone();
         let task = tokio::spawn(async move {
             let mut objects = watcher(api, config).default_backoff().applied_objects().boxed();
@@ -35,13 +34,13 @@ impl Terms {
                 // The watcher begins again by itself after an error.
                 let Ok(object) = objects.try_next().await else { continue };
                 let Some(object) = object else { return };
-                let now = object.status.as_ref().map(story).unwrap_or_default();
-                if now != said {
-                    log.note(&format!("    {now}"));
-                    said = now;
+                let glance = E::glance(&object);
+                if let Some(glance) = glance.as_ref().filter(|glance| glance.story != said) {
+                    log.note(&format!("    {}", glance.story));
+                    said.clone_from(&glance.story);
                 }
                 let mut tenures = found.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(tenure) = object.status.and_then(|status| tenure(&status, start, before))
+                if let Some(tenure) = glance.and_then(|glance| tenure(&glance, start, before))
                     && !tenures.iter().any(|known| (known.term, &known.member) == (tenure.term, &tenure.member))
                 {
                     tenures.push(tenure);
@@ -52,11 +51,11 @@ impl Terms {
         Self { seen, task }
     }
 
-    /// All of them, when the one of `status` has been seen.
-    pub async fn until(self, status: &MySQLClusterStatus) -> Result<Vec<Tenure>> {
+    /// All of them, when the one that is `last` has been seen.
+    pub async fn until(self, last: &Glance) -> Result<Vec<Tenure>> {
         let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         eventually("the watch of terms", || async {
-            ensure!(seen().iter().any(|tenure| tenure.term >= status.term), "term {} is not seen yet", status.term);
+            ensure!(seen().iter().any(|tenure| tenure.term >= last.term), "term {} is not seen yet", last.term);
             Ok(())
         })
         .await?;
@@ -65,15 +64,8 @@ impl Terms {
     }
 }
 
-/// A status in one line.
-fn story(status: &MySQLClusterStatus) -> String {
-    let MySQLClusterStatus { state, reason, ready, term, primary, acks, ack_set, .. } = status;
-    let set: Vec<_> = ack_set.iter().map(|member| member.name.as_str()).collect();
-    format!("{state}: {reason} (term {term}, {}, {ready} ready, acks {acks} of {set:?})", primary.as_deref().unwrap_or("nobody"))
-}
-
 /// Whom this status lets acknowledge writes. A claim without a transition was made after the status `before` it at the earliest.
-fn tenure(status: &MySQLClusterStatus, start: Instant, before: Duration) -> Option<Tenure> {
+fn tenure(status: &Glance, start: Instant, before: Duration) -> Option<Tenure> {
     let (member, since) = match &status.transition {
         None => (status.primary.clone()?, before),
         Some(change) if change.promoting => (change.to.clone()?, since(&change.since, start).unwrap_or(before)),

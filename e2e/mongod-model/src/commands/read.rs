@@ -1,9 +1,13 @@
-//! Reads: what is applied here is answered here. Every answer is one batch; read concerns are taken and not looked at.
+//! Reads: what is applied here is answered here, or what a majority has, by the read concern; others than `majority` are taken for `local`.
+//! Every answer is one batch.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bson::{Bson, Document, doc};
+use tokio::time::Instant;
 
 use super::{database, truth, whole};
 use crate::failure::{Code, Failure, Reply};
@@ -11,7 +15,15 @@ use crate::node::{Core, Node};
 use crate::store::query;
 
 /// Runs a reading command where reading is allowed.
-pub fn read(node: &Arc<Node>, name: &str, body: &Document) -> Reply {
+pub async fn read(node: &Arc<Node>, name: &str, body: &Document) -> Reply {
+    if node.options.set.is_some() && of_majority(body) {
+        // Who has just started does not know yet what a majority has: mongod waits, too.
+        let limit = whole(body, "maxTimeMS").and_then(|millis| u64::try_from(millis).ok()).filter(|millis| *millis > 0);
+        let end = limit.map(|millis| Instant::now() + Duration::from_millis(millis));
+        let known = |core: &Core| (allowed(core, body, name).is_err() || !core.commit.at.is_null()).then_some(());
+        let expired = || Failure::new(Code::MaxTimeMSExpired, "operation exceeded time limit");
+        node.wait(end, known).await.ok_or_else(expired)?;
+    }
     node.read(|core| {
         if node.options.set.is_some() {
             allowed(core, body, name)?;
@@ -27,6 +39,10 @@ pub fn read(node: &Arc<Node>, name: &str, body: &Document) -> Reply {
             _ => Ok(databases(core)),
         }
     })
+}
+
+fn of_majority(body: &Document) -> bool {
+    body.get_document("readConcern").and_then(|concern| concern.get_str("level")).is_ok_and(|level| level == "majority")
 }
 
 /// A primary answers always, a secondary when it was asked for.
@@ -50,18 +66,22 @@ fn misspelt(text: String) -> Failure {
 }
 
 /// The documents of a collection: `local.oplog.rs` and `local.system.replset` are among them.
-fn documents(core: &Core, database: &str, collection: &str) -> Vec<Document> {
-    match (database, collection) {
-        ("local", "oplog.rs") => core.store.oplog.iter().map(|entry| entry.document.clone()).collect(),
-        _ => core.store.data.all(&format!("{database}.{collection}")).cloned().collect(),
+fn documents<'a>(core: &'a Core, body: &Document, name: &'a str) -> Vec<Cow<'a, Document>> {
+    if name == "local.oplog.rs" {
+        return core.store.oplog.iter().map(|entry| Cow::Borrowed(&entry.document)).collect();
     }
+    // A standalone server is its own majority.
+    if of_majority(body) && core.config().is_some() {
+        return core.store.as_of(name, core.commit.at);
+    }
+    core.store.data.all(name).map(Cow::Borrowed).collect()
 }
 
-fn select(core: &Core, database: &str, collection: &str, filter: &Document) -> Result<Vec<Document>, Failure> {
+fn select(core: &Core, body: &Document, collection: &str, filter: &Document) -> Result<Vec<Document>, Failure> {
     let mut found = Vec::new();
-    for document in documents(core, database, collection) {
+    for document in documents(core, body, &format!("{}.{collection}", database(body))) {
         if query::matches(&document, filter).map_err(misspelt)? {
-            found.push(document);
+            found.push(document.into_owned());
         }
     }
     Ok(found)
@@ -83,7 +103,7 @@ fn window(body: &Document, found: Vec<Document>) -> Vec<Document> {
 
 fn find(core: &Core, body: &Document) -> Reply {
     let collection = body.get_str("find").unwrap_or_default();
-    let mut found = select(core, database(body), collection, &part(body, "filter"))?;
+    let mut found = select(core, body, collection, &part(body, "filter"))?;
     let order = part(body, "sort");
     if whole(&order, "$natural") == Some(-1) {
         found.reverse();
@@ -116,14 +136,15 @@ fn project(document: Document, fields: &Document) -> Document {
 }
 
 fn count(core: &Core, body: &Document) -> Reply {
-    let found = select(core, database(body), body.get_str("count").unwrap_or_default(), &part(body, "query"))?;
+    let found = select(core, body, body.get_str("count").unwrap_or_default(), &part(body, "query"))?;
     Ok(doc! { "n": i32::try_from(window(body, found).len()).unwrap_or(i32::MAX) })
 }
 
 /// The stages that drivers' `count_documents` and simple reads are made of.
 fn aggregate(core: &Core, body: &Document) -> Reply {
     let collection = body.get_str("aggregate").unwrap_or_default();
-    let mut found = documents(core, database(body), collection);
+    let name = format!("{}.{collection}", database(body));
+    let mut found: Vec<Document> = documents(core, body, &name).into_iter().map(Cow::into_owned).collect();
     for stage in body.get_array("pipeline").into_iter().flatten().filter_map(Bson::as_document) {
         for (name, argument) in stage {
             found = match (name.as_str(), argument) {

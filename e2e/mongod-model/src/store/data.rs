@@ -107,7 +107,7 @@ impl Data {
 
 impl Collection {
     fn put(&mut self, document: Document) {
-        let at = *self.ids.entry(key(document.get("_id").unwrap_or(&Bson::Null))).or_insert_with(|| {
+        let at = *self.ids.entry(id(&document)).or_insert_with(|| {
             self.next += 1;
             self.next
         });
@@ -115,7 +115,7 @@ impl Collection {
     }
 
     fn remove(&mut self, object: &Document) {
-        if let Some(at) = self.ids.remove(&key(object.get("_id").unwrap_or(&Bson::Null))) {
+        if let Some(at) = self.ids.remove(&id(object)) {
             self.documents.remove(&at);
         }
     }
@@ -125,6 +125,11 @@ impl Collection {
 pub fn statement(op: &Document) -> Option<Statement> {
     let session = bson::serialize_to_vec(op.get_document("lsid").ok()?).ok()?;
     Some((session, op.get_i64("txnNumber").ok()?, op.get_i32("stmtId").ok()?))
+}
+
+/// What a document is found by.
+pub fn id(document: &Document) -> Vec<u8> {
+    key(document.get("_id").unwrap_or(&Bson::Null))
 }
 
 /// Equal `_id`s have equal keys: 1 and 1.0 are one number.

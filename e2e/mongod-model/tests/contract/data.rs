@@ -65,6 +65,52 @@ async fn a_retried_write_is_done_once_also_by_the_next_primary() {
 }
 
 #[tokio::test]
+async fn what_is_pushed_stands_in_order_and_the_answer_tells_the_term_it_was_written_in() {
+    let server = single().await;
+    for element in 0..3_i64 {
+        let command = doc! {
+            "update": "a", "updates": [{ "q": { "_id": 7_i64 }, "u": { "$push": { "elements": element } }, "upsert": true }],
+            "writeConcern": { "w": "majority", "wtimeout": 10_000 }, "$db": "test",
+        };
+        let reply = server.raw().run(&command);
+        assert!(is_ok(&reply) && reply.get_i32("n").is_ok_and(|n| n == 1), "{reply}");
+        assert!(!reply.contains_key("writeErrors") && !reply.contains_key("writeConcernError"), "{reply}");
+        let term = server.run(doc! { "replSetGetStatus": 1 }).await.get_i64("term").expect("a term");
+        assert_eq!(reply.get_document("opTime").expect("a place").get_i64("t").expect("a term"), term);
+    }
+    assert_eq!(server.documents(), [doc! { "_id": 7_i64, "elements": [0_i64, 1_i64, 2_i64] }]);
+}
+
+#[tokio::test]
+async fn a_majority_read_shows_what_a_majority_has_and_a_local_one_shows_more() {
+    let mut set = Set::of(2).await;
+    let push = |element: i32, concern: Document| {
+        doc! { "update": "a", "updates": [{ "q": { "_id": 1 }, "u": { "$push": { "l": element } }, "upsert": true }], "writeConcern": concern, "$db": "test" }
+    };
+    let find = |level: &str| {
+        doc! { "find": "a", "readConcern": { "level": level }, "$db": "test", "$readPreference": { "mode": "secondaryPreferred" } }
+    };
+    let shown = |server: &Server, level: &str| {
+        let reply = server.raw().run(&find(level));
+        reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).cloned().expect("a batch")
+    };
+    let reply = set.servers[0].raw().run(&push(1, doc! { "w": "majority" }));
+    assert!(is_ok(&reply) && !reply.contains_key("writeConcernError"), "{reply}");
+    set.servers[1].freeze();
+    assert!(is_ok(&set.servers[0].raw().run(&push(2, doc! { "w": 1 }))));
+    assert!(is_ok(
+        &set.servers[0].raw().run(&doc! { "insert": "a", "documents": [{ "_id": 2 }], "writeConcern": { "w": 1 }, "$db": "test" })
+    ));
+    let (first, all) = (Bson::from(doc! { "_id": 1, "l": [1] }), Bson::from(doc! { "_id": 1, "l": [1, 2] }));
+    assert_eq!(shown(&set.servers[0], "majority"), [first]);
+    assert_eq!(shown(&set.servers[0], "local"), [all.clone(), doc! { "_id": 2 }.into()]);
+    set.servers[1].thaw();
+    // The other one is behind: nobody elects it.
+    until("a majority has the rest", || shown(&set.servers[0], "majority").len() == 2).await;
+    assert_eq!(shown(&set.servers[0], "majority"), [all, doc! { "_id": 2 }.into()]);
+}
+
+#[tokio::test]
 async fn a_secondary_answers_reads_only_when_asked_to_and_never_writes() {
     let set = Set::of(2).await;
     let find = doc! { "find": "a", "$db": "test" };

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use e2e::dirs::Dirs;
+use e2e::engine::{Cluster, MySql};
 use e2e::ui::Ui;
 use e2e::{Lab, TestNamespace};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::Api;
 use tokio::time::Instant;
 
-use crate::stage::{SYSTEM, apply, gone, operator, process, spec, until_ready, wait_for};
+use crate::stage::{NAME, SYSTEM, apply, gone, operator, process, spec, until_ready, wait_for};
 use crate::table::{figure, row};
 
 /// Rows of 1 MiB in the data set to clone.
@@ -30,9 +31,10 @@ pub async fn measure(lab: &Lab, dirs: &Dirs, ui: &Ui) -> Result<()> {
 async fn copied(lab: &Lab, dirs: &Dirs) -> Result<(u64, f64, f64, f64, f64)> {
     let namespace = TestNamespace::new(lab, "bench").await?;
     let name = namespace.name().to_owned();
+    let cluster = Cluster::<MySql>::new(lab, &name, NAME);
     apply(lab, &name, spec(1)).await?;
     until_ready(lab, &name, "bench", 1, Instant::now()).await?;
-    wait_for(lab, &name, 1).await?;
+    wait_for(&cluster, 1).await?;
     lab.sql(&name, "bench-0", "CREATE TABLE shop.t (id INT PRIMARY KEY AUTO_INCREMENT, b LONGBLOB)").await?;
     for _ in 0..MEBIBYTES / 64 {
         let rows = vec!["(RANDOM_BYTES(1024))"; 64].join(", ").replace("RANDOM_BYTES(1024)", "REPEAT(RANDOM_BYTES(1024), 1024)");
@@ -40,7 +42,7 @@ async fn copied(lab: &Lab, dirs: &Dirs) -> Result<(u64, f64, f64, f64, f64)> {
     }
     apply(lab, &name, spec(2)).await?;
     until_ready(lab, &name, "bench", 2, Instant::now()).await?;
-    wait_for(lab, &name, 2).await?;
+    wait_for(&cluster, 2).await?;
     let took = "SELECT TIMESTAMPDIFF(MICROSECOND, MIN(BEGIN_TIME), MAX(END_TIME)) FROM performance_schema.clone_progress";
     let micros: f64 = lab.sql(&name, "bench-1", took).await?.parse()?;
 
@@ -69,7 +71,7 @@ async fn cp(from: &Path, to: &Path) -> Result<(u64, f64)> {
 }
 
 /// Resident memory of the one process of a pod whose program is `name`, in MiB.
-async fn rss(lab: &Lab, namespace: &str, pod: &str, name: &str) -> Result<f64> {
+pub async fn rss(lab: &Lab, namespace: &str, pod: &str, name: &str) -> Result<f64> {
     let process = process(lab, namespace, pod, name).await?;
     let status = tokio::fs::read_to_string(format!("/proc/{}/status", process.pid)).await?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());

@@ -6,24 +6,27 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use crds::mysql::MySQLCluster;
+use bson::doc;
+use e2e::engine::{Cluster, Mongo, MySql};
 use e2e::ui::Ui;
-use e2e::{Application, Lab};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use e2e::{Engine, Lab};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::stage::{NAME, on_stage, wait_for};
-use crate::table::{median, spread};
-use crate::writer::Writer;
+use crate::copies::rss;
+use crate::stage::{Measured, on_stage, wait_for};
+use crate::table::{figure, median, spread};
+use crate::writer::{Beats, Writer};
 
 /// Of each blow; `RUNS` in the environment goes before it, and `BLOW=frozen` strikes that one alone.
 const RUNS: usize = 30;
 const MEMBERS: usize = 3;
+/// A member that is well is found within this.
+const FIRST: Duration = Duration::from_secs(10);
 /// Writes go on again within this time, or the run is no measurement.
 const SILENCE: Duration = Duration::from_secs(60);
 /// A cluster that is whole is left alone this long: caches fill, kube-proxy's own pause ends.
@@ -39,59 +42,85 @@ enum Blow {
     SwitchOver,
 }
 
-pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
-    let runs: usize = std::env::var("RUNS").map_or(Ok(RUNS), |text| text.parse()).context("RUNS must be a number")?;
-    on_stage(lab, MEMBERS, |namespace| async move {
-        let application = Application::of(lab, &namespace, NAME).await?;
-        let floor = ui.step("re-routes of a Service, the floor", floor(lab, &namespace, &application, runs)).await?;
-        let writer = Writer::start(&application).await?;
-        let blows = [
-            (Blow::Crash, "gap: crash of mysqld", "p50 <= 300, p99 <= 1000"),
-            (Blow::Delete, "gap: pod deleted without grace", "p50 <= 300, p99 <= 1000"),
-            (Blow::Freeze, "gap: frozen pod", "p99 <= 5000"),
-            (Blow::SwitchOver, "gap: planned switchover", "p50 <= 100, p99 <= 250"),
-        ];
-        let only = std::env::var("BLOW").unwrap_or_default();
-        ensure!(blows.iter().any(|(_, what, _)| what.contains(&only)), "BLOW={only} is none of crash, deleted, frozen, planned");
-        for (blow, what, goal) in blows.into_iter().filter(|(_, what, _)| what.contains(&only)) {
-            let mut gaps = Vec::new();
-            for run in 1..=runs {
-                let gap = ui.step(&format!("{what}, run {run} of {runs}"), strike(lab, &namespace, blow, &writer)).await?;
-                ui.say(&format!("  {:.1} ms", gap.as_secs_f64() * 1e3));
-                gaps.push(gap);
-            }
-            spread(what, &mut gaps, floor, goal);
+/// What is done, what the line says, what is aimed at.
+type Goal = (Blow, &'static str, &'static str);
+
+const OF_MYSQL: [Goal; 4] = [
+    (Blow::Crash, "gap: crash of mysqld", "p50 <= 300, p99 <= 1000"),
+    (Blow::Delete, "gap: pod deleted without grace", "p50 <= 300, p99 <= 1000"),
+    (Blow::Freeze, "gap: frozen pod", "p99 <= 5000"),
+    (Blow::SwitchOver, "gap: planned switchover", "p50 <= 100, p99 <= 250"),
+];
+const OF_MONGO: [Goal; 2] =
+    [(Blow::Crash, "gap: crash of mongod", "p50 <= 500, p99 <= 1500"), (Blow::SwitchOver, "gap: planned switchover", "p99 <= 500")];
+
+pub async fn mysql(lab: &Lab, ui: &Ui) -> Result<()> {
+    on_stage::<MySql, _>(lab, MEMBERS, |cluster| async move { measure(&cluster, ui, "", &OF_MYSQL).await }).await
+}
+
+/// And the memory of a sidecar that has been through it.
+pub async fn mongo(lab: &Lab, ui: &Ui) -> Result<()> {
+    on_stage::<Mongo, _>(lab, MEMBERS, |cluster| async move {
+        let server = server(&cluster).await?;
+        measure(&cluster, ui, &server, &OF_MONGO).await?;
+        for ordinal in 0..u32::try_from(MEMBERS)? {
+            let member = cluster.member(ordinal);
+            figure(&format!("{server}sidecar RSS, MiB"), rss(lab, &cluster.namespace, &member, "sidecar").await?, "<= 10");
         }
-        writer.finish(&application).await
+        Ok(())
     })
     .await
 }
 
+/// What the figures are of, by its own word, for each line: the model of mongod is not mongod, which `MONGO_IMAGE_ROOTFS` brings.
+async fn server(cluster: &Cluster<Mongo>) -> Result<String> {
+    let application = Mongo::of(&cluster.lab, &cluster.namespace, &cluster.name).await?;
+    let connection = application.connect(application.primary(), FIRST).await?;
+    let info = connection.database(Mongo::DATABASE).run_command(doc! { "buildInfo": 1 }).await?;
+    let what = if info.get_str("gitVersion").is_ok_and(|version| version == "mongod-model") { "model of mongod" } else { "mongod" };
+    Ok(format!("{what} {}, ", info.get_str("version")?))
+}
+
+async fn measure<E: Beats + Measured>(cluster: &Cluster<E>, ui: &Ui, server: &str, blows: &[Goal]) -> Result<()> {
+    let runs: usize = std::env::var("RUNS").map_or(Ok(RUNS), |text| text.parse()).context("RUNS must be a number")?;
+    let only = std::env::var("BLOW").unwrap_or_default();
+    let names: Vec<_> = blows.iter().map(|(_, what, _)| *what).collect();
+    ensure!(names.iter().any(|what| what.contains(&only)), "BLOW={only} is in none of {names:?}");
+    let application = E::of(&cluster.lab, &cluster.namespace, &cluster.name).await?;
+    // A first login may take its time: a driver keeps what it computes for the next ones.
+    drop(application.connect(application.primary(), FIRST).await?);
+    let floor = ui.step("re-routes of a Service, the floor", floor(cluster, &application, runs)).await?;
+    let writer = Writer::start(&application).await?;
+    for &(blow, what, goal) in blows.iter().filter(|(_, what, _)| what.contains(&only)) {
+        let mut gaps = Vec::new();
+        for run in 1..=runs {
+            let gap = ui.step(&format!("{what}, run {run} of {runs}"), strike(cluster, blow, &writer)).await?;
+            ui.say(&format!("  {:.1} ms", gap.as_secs_f64() * 1e3));
+            gaps.push(gap);
+        }
+        spread(&format!("{server}{what}"), &mut gaps, floor, goal);
+    }
+    writer.finish().await
+}
+
 /// Strikes the primary of a whole cluster; returns the longest gap until it is whole again.
-async fn strike(lab: &Lab, namespace: &str, blow: Blow, writer: &Writer) -> Result<Duration> {
-    wait_for(lab, namespace, MEMBERS).await?;
+async fn strike<E: Beats>(cluster: &Cluster<E>, blow: Blow, writer: &Writer<E>) -> Result<Duration> {
+    wait_for(cluster, MEMBERS).await?;
     sleep(CALM).await;
-    let clusters = Api::<MySQLCluster>::namespaced(lab.client().clone(), namespace);
-    let status = clusters.get(NAME).await?.status.context("no status")?;
-    let primary = status.primary.clone().context("no primary")?;
+    let before = cluster.glance().await?;
+    let primary = before.primary.context("no primary")?;
     let since = Instant::now();
     match blow {
-        Blow::Crash => lab.kill_container(namespace, &primary, "mysql").await?,
-        Blow::Delete => {
-            let at_once = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
-            Api::<Pod>::namespaced(lab.client().clone(), namespace).delete(&primary, &at_once).await?;
-        }
-        Blow::Freeze => lab.freeze(namespace, &primary).await?,
-        Blow::SwitchOver => {
-            let request = json!({"metadata": {"annotations": {"understudy.dev/switchover": format!("any@{}", status.term)}}});
-            clusters.patch(NAME, &PatchParams::default(), &Patch::Merge(request)).await?;
-        }
+        Blow::Crash => cluster.crash(&primary).await?,
+        Blow::Delete => cluster.delete(&primary, Some(0)).await?,
+        Blow::Freeze => cluster.lab.freeze(&cluster.namespace, &primary).await?,
+        Blow::SwitchOver => drop(cluster.switch_over(before.term).await?),
     }
     // Another primary has acknowledged: by the status, since a restart in place would be one more gap.
     let resumed = async {
         loop {
-            let now = clusters.get(NAME).await?.status.unwrap_or_default();
-            if now.term > status.term && now.transition.is_none() && now.primary.as_ref() != Some(&primary) {
+            let now = cluster.glance().await?;
+            if now.term > before.term && now.transition.is_none() && now.primary.as_ref() != Some(&primary) {
                 return anyhow::Ok(writer.count());
             }
             sleep(Duration::from_millis(20)).await;
@@ -99,7 +128,8 @@ async fn strike(lab: &Lab, namespace: &str, blow: Blow, writer: &Writer) -> Resu
     };
     let resumed = timeout(SILENCE, resumed).await;
     if blow == Blow::Freeze {
-        thaw(lab, namespace, &primary).await;
+        // The kubelet may have ended the frozen processes meanwhile.
+        let _ = cluster.lab.thaw(&cluster.namespace, &primary).await;
     }
     let before = resumed.with_context(|| format!("no other primary than {primary} in {} s", SILENCE.as_secs()))??;
     timeout(SILENCE, async {
@@ -109,30 +139,23 @@ async fn strike(lab: &Lab, namespace: &str, blow: Blow, writer: &Writer) -> Resu
     })
     .await
     .context("writes do not go on")?;
-    wait_for(lab, namespace, MEMBERS).await?;
+    wait_for(cluster, MEMBERS).await?;
     writer.gap(since)
 }
 
-/// The kubelet may have ended the frozen processes meanwhile.
-async fn thaw(lab: &Lab, namespace: &str, pod: &str) {
-    let _ = lab.thaw(namespace, pod).await;
-}
-
 /// Median of the time from the write that swaps the address to a client logged in at the other member, and one more write: the claim.
-async fn floor(lab: &Lab, namespace: &str, application: &Application, runs: usize) -> Result<Duration> {
-    let client = lab.client();
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+async fn floor<E: Engine>(cluster: &Cluster<E>, application: &E, runs: usize) -> Result<Duration> {
+    let (client, namespace) = (cluster.lab.client(), cluster.namespace.as_str());
     let services = Api::<Service>::namespaced(client.clone(), namespace);
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
-    let ports = json!([{"name": "mysql", "port": 3306, "protocol": "TCP"}]);
+    let ports = json!([{"name": E::NAME, "port": E::PORT, "protocol": "TCP"}]);
     let service = json!({"metadata": {"name": "floor"}, "spec": {"ports": ports}});
     let service = services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
     let address = service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")?;
     let mut members = Vec::new();
     for ordinal in [0, 1] {
-        let name = format!("{NAME}-{ordinal}");
-        let address = pods.get(&name).await?.status.and_then(|status| status.pod_ip).context("no address")?;
-        members.push((name, address));
+        let name = cluster.member(ordinal);
+        members.push((name.clone(), cluster.address(&name).await?));
     }
     let slice = |address: &str| {
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "ports": ports,
@@ -164,13 +187,12 @@ async fn floor(lab: &Lab, namespace: &str, application: &Application, runs: usiz
 }
 
 /// Time since `start` until a login through the Service leads to `member`.
-async fn greeted(application: &Application, service: &str, member: &str, start: Instant) -> Result<Duration> {
+async fn greeted<E: Engine>(application: &E, service: &str, member: &str, start: Instant) -> Result<Duration> {
     while start.elapsed() < SILENCE {
-        if let Ok(mut connection) = application.connect(service, Duration::from_millis(250)).await {
-            let name: Option<String> = connection.query_first("SELECT @@hostname").await?;
-            if name.as_deref() == Some(member) {
-                return Ok(start.elapsed());
-            }
+        if let Ok(mut connection) = application.connect(service, Duration::from_millis(250)).await
+            && E::member(&mut connection).await? == member
+        {
+            return Ok(start.elapsed());
         }
         sleep(Duration::from_millis(2)).await;
     }

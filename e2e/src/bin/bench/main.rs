@@ -34,6 +34,8 @@ enum Part {
     Starts,
     /// Time without an acknowledged write, by what happens to the primary.
     Gaps,
+    /// The same of a MongoReplicaSet, and its sidecar's memory.
+    Mongo,
     /// CPU without a client.
     Idle,
     /// False failovers on saturated cores: BUSY_MINUTES of them, 10 unless given.
@@ -54,7 +56,8 @@ async fn main() -> Result<()> {
             Part::Births => births::measure(&lab, &ui).await?,
             Part::Copies => copies::measure(&lab, &dirs, &ui).await?,
             Part::Starts => starts::measure(&lab, &dirs, &ui).await?,
-            Part::Gaps => gaps::measure(&lab, &ui).await?,
+            Part::Gaps => gaps::mysql(&lab, &ui).await?,
+            Part::Mongo => gaps::mongo(&lab, &ui).await?,
             Part::Idle => quiet::idle(&lab, &ui).await?,
             Part::Busy => quiet::busy(&lab, &ui).await?,
         }

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use crds::mysql::MySQLCluster;
+use e2e::engine::MySql;
 use e2e::process::Process;
 use e2e::ui::Ui;
-use e2e::{Application, Lab};
-use kube::Api;
+use e2e::{Engine, Lab};
 use tokio::time::{Instant, sleep};
 
-use crate::stage::{NAME, SYSTEM, on_stage, operator, process};
+use crate::stage::{SYSTEM, on_stage, operator, process};
 use crate::table::figure;
 use crate::writer::Writer;
 
@@ -27,12 +26,12 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Millicores of operator and sidecars of one cluster without a client.
 pub async fn idle(lab: &Lab, ui: &Ui) -> Result<()> {
-    on_stage(lab, MEMBERS, |namespace| async move {
+    on_stage::<MySql, _>(lab, MEMBERS, |cluster| async move {
         sleep(CALM).await;
         let mut watched =
             vec![("operator CPU at idle, millicores", "<= 1", process(lab, SYSTEM, &operator(lab).await?, "operator").await?)];
-        for ordinal in 0..MEMBERS {
-            let sidecar = process(lab, &namespace, &format!("{NAME}-{ordinal}"), "sidecar").await?;
+        for ordinal in 0..u32::try_from(MEMBERS)? {
+            let sidecar = process(lab, &cluster.namespace, &cluster.member(ordinal), "sidecar").await?;
             watched.push(("sidecar CPU at idle, millicores", "<= 2", sidecar));
         }
         let before: Vec<_> = watched.iter().map(|(_, _, process)| cpu(process)).collect::<Result<_>>()?;
@@ -53,12 +52,11 @@ pub async fn idle(lab: &Lab, ui: &Ui) -> Result<()> {
 /// Changes of the term while every core is busy, which must be none.
 pub async fn busy(lab: &Lab, ui: &Ui) -> Result<()> {
     let minutes: u64 = std::env::var("BUSY_MINUTES").map_or(Ok(10), |text| text.parse()).context("BUSY_MINUTES must be a number")?;
-    on_stage(lab, MEMBERS, |namespace| async move {
-        let application = Application::of(lab, &namespace, NAME).await?;
+    on_stage::<MySql, _>(lab, MEMBERS, |cluster| async move {
+        let application = MySql::of(lab, &cluster.namespace, &cluster.name).await?;
         let writer = Writer::start(&application).await?;
         sleep(CALM).await;
-        let clusters = Api::<MySQLCluster>::namespaced(lab.client().clone(), &namespace);
-        let term = async || anyhow::Ok(clusters.get(NAME).await?.status.context("no status")?.term);
+        let term = async || anyhow::Ok(cluster.glance().await?.term);
         let (before, start) = (term().await?, Instant::now());
         let loops = LOOPS * std::thread::available_parallelism()?.get();
         let burn = |_| e2e::run::command("sh").args(["-c", "while :; do :; done"]).spawn();
@@ -78,7 +76,7 @@ pub async fn busy(lab: &Lab, ui: &Ui) -> Result<()> {
         figure(&format!("false failovers, {minutes} min on saturated cores"), (last - before) as f64, "0");
         figure("  writes acknowledged meanwhile", writer.count() as f64, "");
         figure("  longest time without one, ms", writer.gap(start)?.as_secs_f64() * 1e3, "");
-        writer.finish(&application).await
+        writer.finish().await
     })
     .await
 }

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use crds::mysql::MySQLCluster;
 use e2e::dirs::Dirs;
+use e2e::engine::{Cluster, Mongo, MySql};
 use e2e::process::Process;
-use e2e::{Lab, TestNamespace, images};
+use e2e::{Engine, Lab, TestNamespace, images};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::Api;
 use serde_json::{Value, json};
@@ -26,6 +26,26 @@ pub async fn install(lab: &Lab, dirs: &Dirs) -> Result<()> {
     lab.helm(&["upgrade", "--install", "understudy", &chart, "-n", SYSTEM, "--create-namespace", "--skip-crds", "--set", values, "--wait"])
         .await?;
     Ok(())
+}
+
+/// A database that can be measured.
+pub trait Measured: Engine {
+    /// A cluster of so many members, as a user writes it.
+    fn manifest(replicas: u32) -> Value;
+}
+
+impl Measured for MySql {
+    fn manifest(replicas: u32) -> Value {
+        spec(replicas)
+    }
+}
+
+impl Measured for Mongo {
+    fn manifest(replicas: u32) -> Value {
+        let clerk = json!({"name": Self::USER, "database": Self::DATABASE, "roles": [{"role": "readWrite", "db": Self::DATABASE}]});
+        json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "MongoReplicaSet", "metadata": {"name": NAME}, "spec": {
+            "replicas": replicas, "image": images::MONGO, "imagePullPolicy": "Never", "storage": {"size": "8Gi"}, "users": [clerk]}})
+    }
 }
 
 pub fn spec(replicas: u32) -> Value {
@@ -53,12 +73,17 @@ pub async fn until_ready(lab: &Lab, namespace: &str, name: &str, replicas: i32, 
 }
 
 /// Runs `work` on a whole cluster of `replicas` in a namespace of its own.
-pub async fn on_stage<F: Future<Output = Result<()>>>(lab: &Lab, replicas: usize, work: impl FnOnce(String) -> F) -> Result<()> {
+pub async fn on_stage<E: Measured, F: Future<Output = Result<()>>>(
+    lab: &Lab,
+    replicas: usize,
+    work: impl FnOnce(Cluster<E>) -> F,
+) -> Result<()> {
     let size = u32::try_from(replicas)?;
     TestNamespace::run(lab, NAME, |lab, namespace| async move {
-        apply(&lab, &namespace, spec(size)).await?;
-        wait_for(&lab, &namespace, replicas).await?;
-        work(namespace).await
+        apply(&lab, &namespace, E::manifest(size)).await?;
+        let cluster = Cluster::new(&lab, &namespace, NAME);
+        wait_for(&cluster, replicas).await?;
+        work(cluster).await
     })
     .await
 }
@@ -70,17 +95,15 @@ pub async fn gone(lab: &Lab, namespace: TestNamespace) -> Result<()> {
     lab.kubectl(&["wait", "--for=delete", &format!("namespace/{name}"), "--timeout=120s"]).await.map(drop)
 }
 
-/// Waits until the cluster is healthy with all members ready, each replica counting for semi-sync.
-pub async fn wait_for(lab: &Lab, namespace: &str, replicas: usize) -> Result<()> {
-    let clusters: Api<MySQLCluster> = Api::namespaced(lab.client().clone(), namespace);
+/// Waits until the cluster is healthy with all members ready and counted on.
+pub async fn wait_for<E: Engine>(cluster: &Cluster<E>, replicas: usize) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let status = clusters.get(NAME).await?.status.unwrap_or_default();
-        let ready = status.members.iter().filter(|member| member.ready).count() == replicas;
-        if status.state == "Healthy" && ready && status.ack_set.len() + 1 == replicas && status.transition.is_none() {
+        let glance = cluster.api().get(&cluster.name).await.map(|object| E::glance(&object))?;
+        if glance.as_ref().is_some_and(|glance| glance.settled && glance.ready.len() == replicas) {
             return Ok(());
         }
-        ensure!(Instant::now() < end, "not healthy: {}", status.reason);
+        ensure!(Instant::now() < end, "not healthy: {}", glance.map(|glance| glance.story).unwrap_or_default());
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -1,10 +1,14 @@
-//! A client that writes a row every 5 ms through `NAME-primary` and remembers when each was acknowledged.
+//! A client that writes every 5 ms through `NAME-primary` and remembers when each write was acknowledged.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::Application;
+use bson::{Document, doc};
+use e2e::Engine;
+use e2e::engine::{Mongo, MySql};
+use mongodb::Client;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
@@ -16,37 +20,46 @@ const CONNECT: Duration = Duration::from_millis(250);
 /// What a patient application would call slow; a commit takes some milliseconds.
 const STATEMENT: Duration = Duration::from_millis(250);
 
-pub struct Writer {
+/// A database that takes beats.
+pub trait Beats: Engine {
+    /// Makes the place for them.
+    fn prepare(connection: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+    /// Writes one, once.
+    fn beat(connection: &mut Self::Connection, number: u64) -> impl Future<Output = Result<()>> + Send;
+    /// How many there are.
+    fn count(connection: &mut Self::Connection) -> impl Future<Output = Result<usize>> + Send;
+}
+
+pub struct Writer<E> {
+    application: E,
     acknowledged: Arc<Mutex<Vec<Instant>>>,
     task: JoinHandle<()>,
 }
 
-impl Writer {
-    /// Makes the table and begins to write.
-    pub async fn start(application: &Application) -> Result<Self> {
-        let mut connection = application.connect(&application.primary, CONNECT * 10).await?;
-        connection.query_drop("CREATE TABLE IF NOT EXISTS beats (number BIGINT UNSIGNED PRIMARY KEY)").await?;
+impl<E: Beats> Writer<E> {
+    /// Makes the place and begins to write.
+    pub async fn start(application: &E) -> Result<Self> {
+        E::prepare(&mut application.connect(application.primary(), CONNECT * 10).await?).await?;
         let acknowledged = Arc::<Mutex<Vec<Instant>>>::default();
-        let (application, heard) = (application.clone(), acknowledged.clone());
+        let (application, heard, through) = (application.clone(), acknowledged.clone(), application.clone());
         let task = tokio::spawn(async move {
             let mut ticks = interval(EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut connection: Option<Conn> = None;
+            let mut connection: Option<E::Connection> = None;
             for number in 0_u64.. {
                 ticks.tick().await;
                 if connection.is_none() {
-                    connection = application.connect(&application.primary, CONNECT).await.ok();
+                    connection = through.connect(through.primary(), CONNECT).await.ok();
                 }
                 let Some(writes) = &mut connection else { continue };
                 // A number is tried once: what was not acknowledged may be there.
-                let insert = writes.query_drop(format!("INSERT INTO beats VALUES ({number})"));
-                match timeout(STATEMENT, insert).await {
+                match timeout(STATEMENT, E::beat(writes, number)).await {
                     Ok(Ok(())) => heard.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now()),
                     _ => connection = None,
                 }
             }
         });
-        Ok(Self { acknowledged, task })
+        Ok(Self { application, acknowledged, task })
     }
 
     /// Acknowledgements until now.
@@ -62,15 +75,49 @@ impl Writer {
     }
 
     /// Stops, and makes sure that what was acknowledged is there.
-    pub async fn finish(self, application: &Application) -> Result<()> {
+    pub async fn finish(self) -> Result<()> {
         self.task.abort();
-        let mut connection = application.connect(&application.primary, CONNECT * 10).await?;
-        let rows: Option<usize> = connection.query_first("SELECT COUNT(*) FROM beats").await?;
-        ensure!(rows >= Some(self.count()), "{} writes were acknowledged, {rows:?} are there", self.count());
+        let mut connection = self.application.connect(self.application.primary(), CONNECT * 10).await?;
+        let there = E::count(&mut connection).await?;
+        ensure!(there >= self.count(), "{} writes were acknowledged, {there} are there", self.count());
         Ok(())
     }
 
     fn beats(&self) -> std::sync::MutexGuard<'_, Vec<Instant>> {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Beats for MySql {
+    async fn prepare(connection: &mut Conn) -> Result<()> {
+        Ok(connection.query_drop("CREATE TABLE IF NOT EXISTS beats (number BIGINT UNSIGNED PRIMARY KEY)").await?)
+    }
+
+    async fn beat(connection: &mut Conn, number: u64) -> Result<()> {
+        Ok(connection.query_drop(format!("INSERT INTO beats VALUES ({number})")).await?)
+    }
+
+    async fn count(connection: &mut Conn) -> Result<usize> {
+        connection.query_first("SELECT COUNT(*) FROM beats").await?.context("a count is a number")
+    }
+}
+
+impl Beats for Mongo {
+    /// The first document makes the collection.
+    async fn prepare(_: &mut Client) -> Result<()> {
+        Ok(())
+    }
+
+    async fn beat(connection: &mut Client, number: u64) -> Result<()> {
+        let command = doc! { "insert": "beats", "documents": [{ "_id": i64::try_from(number)? }], "writeConcern": { "w": "majority" } };
+        let answer: Document = connection.database(Mongo::DATABASE).run_command(command).await?;
+        for trouble in ["writeErrors", "writeConcernError"] {
+            ensure!(!answer.contains_key(trouble), "{answer}");
+        }
+        Ok(())
+    }
+
+    async fn count(connection: &mut Client) -> Result<usize> {
+        Ok(connection.database(Mongo::DATABASE).collection::<Document>("beats").count_documents(doc! {}).await?.try_into()?)
     }
 }

@@ -17,6 +17,7 @@ fn append(element: u64, member: &str, outcome: Outcome) -> Append {
         key: 7,
         element,
         member: member.into(),
+        term: None,
         invoked: at(element),
         ended: at(element) + Duration::from_millis(5),
         outcome,
@@ -159,4 +160,16 @@ fn lists_are_left_when_they_are_long_and_appends_meet_before() {
     let mut lengths = BTreeMap::<u64, u64>::new();
     (0..5000).for_each(|attempt| *lengths.entry(key(attempt)).or_default() += 1);
     assert!(lengths.values().all(|length| *length <= 128) && lengths.values().filter(|length| **length == 128).count() >= 32);
+}
+
+#[test]
+fn a_term_that_the_answer_names_counts_whatever_was_claimed() {
+    let mut history = history();
+    for append in &mut history.appends {
+        append.term = Some(if append.element < 25 { 8 } else { 9 });
+    }
+    assert_eq!(check(&history, &all(&[1, 2, 25])), []);
+    history.appends.push(Append { term: Some(8), ..append(26, "orders-1", Outcome::Ok) });
+    let found = check(&history, &all(&[1, 2, 25, 26]));
+    assert!(matches!(&found[..], [Anomaly::StaleWriter { own: Some(8), newer: 9, .. }]), "{found:?}");
 }
