@@ -38,7 +38,7 @@ use crate::shared::{
     validation = shared::plain_name(),
     validation = shared::same_class(),
     validation = shared::no_smaller(),
-    validation = Rule::new("self.spec.tls == oldSelf.spec.tls || [oldSelf.spec.tls, self.spec.tls] in [['Off', 'Allow'], ['Allow', 'Prefer'], ['Prefer', 'On'], ['On', 'Prefer'], ['Prefer', 'Allow'], ['Allow', 'Off']]").message("spec.tls: members are updated one by one, and each must understand the others meanwhile: go one step at a time, Off, Allow, Prefer, On, and on when all members are ready"),
+    validation = Rule::new("self.spec.tls == oldSelf.spec.tls || [oldSelf.spec.tls, self.spec.tls] in [['Disabled', 'Allowed'], ['Allowed', 'Preferred'], ['Preferred', 'Required'], ['Required', 'Preferred'], ['Preferred', 'Allowed'], ['Allowed', 'Disabled']]").message("spec.tls: members are updated one by one, and each must understand the others meanwhile: go one step at a time, Disabled, Allowed, Preferred, Required, and on when all members are ready"),
     validation = Rule::new("self.spec.replicas == oldSelf.spec.replicas || (self.spec.arbiters == 0 && oldSelf.spec.arbiters == 0)").message("spec.replicas cannot be changed while there is an arbiter, whose place is the last one: set arbiters to 0 first, and to 1 again afterwards")
 )]
 #[x_kube(
@@ -210,13 +210,13 @@ pub struct Role {
 pub enum Tls {
     /// Required of everybody.
     #[default]
-    On,
-    /// Used between members, offered to others: the step below On.
-    Prefer,
-    /// Offered to everybody, used between members by none: the step above Off.
-    Allow,
+    Required,
+    /// Used between members, offered to others: the step below Required.
+    Preferred,
+    /// Offered to everybody, used between members by none: the step above Disabled.
+    Allowed,
     /// None.
-    Off,
+    Disabled,
 }
 
 /// What is known of the set. No clocks, lags or counters: an idle set writes nothing.

@@ -116,12 +116,25 @@ fn a_priority_is_what_mongod_takes() {
 #[test]
 fn tls_is_turned_on_and_off_one_step_at_a_time() {
     let tls = |mode: &str| set(json!({"tls": mode}));
-    for (from, to) in
-        [("On", "Prefer"), ("Prefer", "Allow"), ("Allow", "Off"), ("Off", "Allow"), ("Allow", "Prefer"), ("Prefer", "On"), ("Off", "Off")]
-    {
+    for (from, to) in [
+        ("Required", "Preferred"),
+        ("Preferred", "Allowed"),
+        ("Allowed", "Disabled"),
+        ("Disabled", "Allowed"),
+        ("Allowed", "Preferred"),
+        ("Preferred", "Required"),
+        ("Disabled", "Disabled"),
+    ] {
         accepted_change(&tls(from), &tls(to));
     }
-    for (from, to) in [("On", "Off"), ("Off", "On"), ("On", "Allow"), ("Prefer", "Off"), ("Off", "Prefer"), ("Allow", "On")] {
+    for (from, to) in [
+        ("Required", "Disabled"),
+        ("Disabled", "Required"),
+        ("Required", "Allowed"),
+        ("Preferred", "Disabled"),
+        ("Disabled", "Preferred"),
+        ("Allowed", "Required"),
+    ] {
         refused_change(&tls(from), &tls(to), "one step at a time");
     }
 }

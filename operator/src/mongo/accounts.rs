@@ -62,7 +62,7 @@ async fn users(secrets: &Secrets<'_, Mongo>) -> Result<Option<PasswordMissing>, 
 fn uri(desired: &Desired, user: &User, password: &Hidden) -> String {
     let seeds = (0..desired.replicas).filter(|ordinal| !desired.is_arbiter(*ordinal));
     let seeds = seeds.map(|ordinal| format!("{}:{PORT}", desired.host(ordinal))).collect::<Vec<_>>().join(",");
-    let tls = if matches!(desired.own.tls, Tls::On | Tls::Prefer) { "&tls=true" } else { "" };
+    let tls = if matches!(desired.own.tls, Tls::Required | Tls::Preferred) { "&tls=true" } else { "" };
     let (name, password, database) = (encoded(&user.name), encoded(password.reveal()), encoded(&user.database));
     format!("mongodb://{name}:{password}@{seeds}/?replicaSet={}&authSource={database}{tls}", desired.name)
 }

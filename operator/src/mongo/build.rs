@@ -30,10 +30,10 @@ fn spec(desired: &Desired, sidecar_image: &str, config: &str) -> PodSpec {
     let data = || vec![mount(DATA, "/data/db", false)];
     let (lag, key) = (desired.own.max_replica_lag_seconds.to_string(), format!("/understudy/system/{KEY_FILE}"));
     let tls = match desired.own.tls {
-        Tls::On => "requireTLS",
-        Tls::Prefer => "preferTLS",
-        Tls::Allow => "allowTLS",
-        Tls::Off => "disabled",
+        Tls::Required => "requireTLS",
+        Tls::Preferred => "preferTLS",
+        Tls::Allowed => "allowTLS",
+        Tls::Disabled => "disabled",
     };
     let arguments = ["--max-replica-lag-seconds", &lag, "--key", &key, "--users", "/understudy/app", "--tls-mode", tls];
     let sidecar = pod::sidecar(desired, "mongo", &arguments, data());

@@ -200,7 +200,7 @@ pub(super) mod tests {
     #[test]
     fn the_smallest_object_is_three_members() {
         let desired = check(json!({})).unwrap();
-        assert_eq!((desired.replicas, desired.own.arbiters, desired.own.tls), (3, 0, Tls::On));
+        assert_eq!((desired.replicas, desired.own.arbiters, desired.own.tls), (3, 0, Tls::Required));
         assert_eq!(desired.set_host(2), "stock-2.stock.shop.svc:27017");
         assert_eq!(desired.of_set_host("stock-2.stock.shop.svc:27017"), Some(2));
         assert_eq!(desired.of_set_host("stock-2.other.shop.svc:27017"), None);

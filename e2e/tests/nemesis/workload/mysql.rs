@@ -18,7 +18,7 @@ impl Workload for MySql {
         let made = rig::Cluster::create(lab, namespace, replicas).await?;
         made.acks(replicas / 2).await?;
         let table = "CREATE TABLE lists (id BIGINT UNSIGNED PRIMARY KEY, elements MEDIUMTEXT NOT NULL)";
-        made.through("primary").await?.query_drop(table).await?;
+        made.writes().await?.query_drop(table).await?;
         Ok(Cluster::new(lab, namespace, &made.name))
     }
 
