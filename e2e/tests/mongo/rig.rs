@@ -198,7 +198,7 @@ impl Set {
 
     /// Kills process 1 of mongod's container.
     pub async fn crash(&self, member: &str) -> Result<()> {
-        self.lab.kill_container(&self.namespace, member, "mongo").await
+        self.lab.kill_container(&self.namespace, member, "mongodb").await
     }
 
     /// Deletes a pod; without grace its processes get SIGKILL, and its name is free at once.
