@@ -130,6 +130,9 @@ impl Set {
             let status = object.status.clone().context("no status yet")?;
             ensure!(status.observed_generation == object.metadata.generation, "the status is of an older generation");
             let all = status.members.len() == replicas as usize && status.members.iter().all(|member| member.ready);
+            // An odd number votes, seven at most: before, a lost member may be one too many.
+            let voters = status.members.iter().filter(|member| member.votes == Some(true)).count();
+            ensure!(voters == (replicas as usize - usize::from(replicas.is_multiple_of(2))).min(7), "{voters} of {replicas} vote");
             let pods = self.pods().list(&ListParams::default().labels(&format!("understudy.dev/cluster={}", self.name))).await?;
             ensure!(
                 all && status.state == "Healthy" && pods.items.len() == replicas as usize,

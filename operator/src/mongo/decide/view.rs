@@ -106,6 +106,11 @@ impl<'a> View<'a> {
             && self.state(ordinal).is_some_and(|state| state.member == MemberState::Secondary && self.is_ours(state))
     }
 
+    /// It has won its election, and takes writes in a moment: whoever stood now would depose it.
+    pub fn is_elected(&self, ordinal: u32) -> bool {
+        self.state(ordinal).is_some_and(|state| state.member == MemberState::Primary && self.is_ours(state))
+    }
+
     /// How long the set has not been ready by its own conditions, in seconds; 0 while it is.
     pub fn unavailable_seconds(&self) -> i64 {
         let ready = self.status.conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "False");
