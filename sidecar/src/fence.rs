@@ -382,6 +382,19 @@ mod tests {
     const FENCED: (bool, bool) = (true, false);
 
     #[test]
+    fn who_leaves_closes_and_may_open_again_when_it_did_not_end() {
+        let mut story = Story::of(3);
+        assert!(story.hear(1.0, 1, TERM));
+        assert_eq!(story.judge(1.0), (false, true));
+        story.fence.leave(story.at(1.0));
+        assert_eq!(story.judge(2.0), (true, false));
+        for second in 3..=11 {
+            assert!(story.hear(f64::from(second), 1, TERM));
+        }
+        assert_eq!(story.judge(11.5), (false, true));
+    }
+
+    #[test]
     fn a_primary_that_hears_nobody_closes_after_five_seconds() {
         let mut story = Story::of(3);
         assert_eq!(story.wait(0.0, 4.9), WAIT);

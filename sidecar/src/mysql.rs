@@ -121,10 +121,17 @@ impl Config {
         let sentence = condemned::sentence(self).unwrap_or(Sentence::None);
         // What is about to be discarded counts no more: nobody is to be told of it and act on it.
         let present = self.datadir().is_dir() && sentence != Sentence::Now;
-        let (data, process) = if present { (Data::Present, Process::Starting) } else { (Data::Empty, Process::Down) };
         let (archive, condemned) = (archive::newest(self), sentence == Sentence::Later);
-        State { data, process, archive, condemned, may_acknowledge: present, ..State::default() }
+        State { archive, condemned, ..unmet(if present { Data::Present } else { Data::Empty }) }
     }
+}
+
+/// What is true of a member with this data before anybody looked at its mysqld, which may run, or not yet (I4).
+#[must_use]
+pub fn unmet(data: Data) -> State {
+    let present = data == Data::Present;
+    let process = if present { Process::Starting } else { Process::Down };
+    State { may_acknowledge: present, process, data, ..State::default() }
 }
 
 /// Brings the member to the last order given and keeps it there, reporting through `state`. Returns only with an error that no

@@ -10,6 +10,7 @@ use sidecar::mysql::converge::{Own, Step, converged, plan};
 use sidecar::mysql::observe::{Channel, Facts, Password, Receiver, SemiSyncFacts, tell_silence};
 use sidecar::mysql::ready::Readiness;
 use sidecar::mysql::sessions::Replicas;
+use sidecar::mysql::unmet;
 use sidecar_protocol::mysql::{Accepted, Archive, Assignment, Data, Position, Problem, Process, State};
 use sidecar_protocol::{Order, Report};
 use tokio::time::Instant;
@@ -92,7 +93,7 @@ impl Sidecar {
             order: None,
             unconfirmed: None,
             orders: 0,
-            state: first_state(data),
+            state: unmet(data),
             running: None,
             filling: None,
             accounts_done: None,
@@ -403,13 +404,6 @@ impl World {
         thread_local!(static BEGAN: Instant = Instant::now());
         BEGAN.with(|began| *began) + Duration::from_millis(self.now)
     }
-}
-
-/// What a sidecar says before its first look.
-fn first_state(data: Data) -> State {
-    let present = data == Data::Present;
-    let process = if present { Process::Starting } else { Process::Down };
-    State { may_acknowledge: present, process, data, ..State::default() }
 }
 
 fn own(member: u32, sidecar: &Sidecar) -> Own {

@@ -59,6 +59,8 @@ pub struct Own {
     pub look_anew: bool,
     /// A user to log in as is configured, and mongod has none.
     pub first_user: bool,
+    /// A change of the set is still on its way to most members.
+    pub changing: bool,
 }
 
 /// What follows.
@@ -192,6 +194,10 @@ fn directed(config: &Config, facts: &Facts, part: &Part) -> Option<Verdict> {
 /// Who leads takes the set to what is desired. Accounts come first: applications wait for them, and nothing else does.
 fn leading(facts: &Facts, desired: &Desired, part: Option<&Part>, own: &Own) -> Verdict {
     let Some((set, seen)) = seen(facts, own) else { return Verdict::default() };
+    if own.changing {
+        // mongod shows a change before most members have it; until then voters refuse a member that lacks it.
+        return Verdict::waits("most members take over the last change of the set");
+    }
     let next = plan(set, &seen, desired);
     let said = said(&next);
     if own.users_due {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use bson::{Bson, Document, doc};
 use sidecar_protocol::mongo::config::Config as SetConfig;
 use sidecar_protocol::mongo::{Problem, ProblemCode};
@@ -20,6 +21,11 @@ const RECONFIG_MILLIS: i64 = 10_000;
 const RECONFIG_DEADLINE: Duration = Duration::from_secs(15);
 /// A step-up is over in tens of milliseconds, or a vote is late.
 const STAND_DEADLINE: Duration = Duration::from_secs(5);
+/// Who is not elected is asked again after this, so many times: a heartbeat brings what it lacks within 2 s.
+const STAND_AGAIN: Duration = Duration::from_millis(100);
+const STAND_TRIES: usize = 25;
+/// `CommandFailed`: "Election failed."
+const ELECTION_FAILED: i32 = 125;
 /// How long who stepped down does not stand again, in seconds: longer than its pod takes to end.
 const STEP_DOWN_SECONDS: i32 = 60;
 /// How long it waits for somebody to catch up before, in seconds: mongod's own default.
@@ -31,6 +37,8 @@ const BUSY: [i32; 2] = [109, 308];
 /// `NewReplicaSetConfigurationIncompatible`, for many a reason: that mongod or somebody else was faster is told by the words.
 const INCOMPATIBLE: i32 = 103;
 const NOT_GREATER: &str = "not greater than";
+/// `NotWritablePrimary`: somebody else leads, or will.
+const NOT_PRIMARY: i32 = 10107;
 
 /// Who carries steps out.
 #[derive(Clone)]
@@ -101,8 +109,13 @@ impl Access {
         Ok(self.link.run(command, RECONFIG_DEADLINE).await.map(drop)?)
     }
 
+    /// Has `to` elected while this member leads on. Voters refuse who lacks the newest configuration or is behind, and both pass: it is
+    /// asked again for a while, and only then does this member step down.
     async fn hand_over(&self, to: &str) -> Result<(), StepError> {
-        match others::stand(&self.config, &self.login, to, STAND_DEADLINE).await {
+        let tries = ConstantBuilder::new().with_delay(STAND_AGAIN).with_max_times(STAND_TRIES);
+        let stand = || others::stand(&self.config, &self.login, to, STAND_DEADLINE);
+        let stood = stand.retry(tries).when(|error| error.code() == Some(ELECTION_FAILED)).await;
+        match stood {
             Ok(()) => {
                 info!(to, "it leads now");
                 Ok(())
@@ -134,7 +147,7 @@ impl StepError {
     #[must_use]
     pub fn is_overtaken(&self) -> bool {
         let Self::Link(LinkError::Command { code, message }) = self else { return false };
-        BUSY.contains(code) || (*code == INCOMPATIBLE && message.contains(NOT_GREATER))
+        BUSY.contains(code) || *code == NOT_PRIMARY || (*code == INCOMPATIBLE && message.contains(NOT_GREATER))
     }
 
     /// What to tell people. Nothing of what mends itself.

@@ -273,6 +273,7 @@ impl Member {
             leaderless: self.leaderless.map_or(Duration::ZERO, |since| now.duration_since(since)),
             look_anew,
             first_user: self.first_user_due(&facts, nobody),
+            changing: self.running.as_ref().is_some_and(|running| matches!(running.step, Step::Reconfig(_))),
         };
         if nobody && facts.locked && facts.status.is_none() {
             let why = "mongod wants a login: it knows no user of the configured name and password, and not the key if one is mounted";

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 
 use super::Config;
 use super::cnf::{CLONE_USER, LOCAL_USER, identifier, literal, replication_user};
-use super::files::{self, FileError};
+use super::files::{self, At, FileError};
 
 /// As strong as what MySQL itself keeps of a password (`caching_sha2_password_digest_rounds`).
 const ROUNDS: NonZeroU32 = NonZeroU32::new(5000).expect("5000 is not zero");
@@ -64,7 +64,7 @@ pub fn wanted(config: &Config, members: &[u32], barred: &[u32]) -> Result<Vec<Ac
     accounts.extend(admitted.map(|ordinal| plain(replication_user(*ordinal), &replication, "REPLICATION SLAVE")));
     // Without a Secret there is no account; one that was there stays.
     let dir = &config.app_dir;
-    if dir.join("username").exists() {
+    if dir.join("username").try_exists().at(dir)? {
         let (user, password, database) =
             (files::read(&dir.join("username"))?, files::read(&dir.join("password"))?, files::read(&dir.join("database"))?);
         if user.starts_with(LOCAL_USER) || user.starts_with("mysql.") || user == "root" || user.is_empty() {

@@ -74,6 +74,13 @@ fn step(facts: &Facts, order: &Assignment, own: &Own) -> Option<Step> {
 }
 
 #[test]
+fn a_change_that_most_members_lack_is_not_done() {
+    let changing = Own { changing: true, ..Own::default() };
+    let verdict = converge(&config(), &facts([Secondary, Secondary, Primary]), &member(), &changing);
+    assert!(!verdict.converged && verdict.step.is_none() && !verdict.said.unwrap().settled);
+}
+
+#[test]
 fn a_set_as_desired_asks_for_nothing() {
     let verdict = converge(&config(), &facts([Secondary, Secondary, Primary]), &member(), &Own::default());
     assert!(verdict.converged && verdict.step.is_none() && verdict.said.unwrap().settled, "of who leads");
