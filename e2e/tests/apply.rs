@@ -1,7 +1,7 @@
 //! The operator's applying hands at a real API server, which has no controllers here: what it writes is all that is written.
 
 use anyhow::{Context, Result};
-use crds::mysql::MySQLCluster;
+use crds::mysql::{MySQLCluster, MySQLClusterStatus};
 use e2e::ControlPlane;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -13,9 +13,12 @@ use kube::{Api, Client, ResourceExt};
 use operator::apply::volumes::Growth;
 use operator::apply::{Applied, ApplyError, Live, Memory, apply};
 use operator::mysql::build::{build, template_size};
+use operator::mysql::observed::{Member, Observed, PodSeen, Seen};
 use operator::mysql::validate::{Desired, validate};
 use operator::secrets::{self, PasswordMissing};
 use serde_json::{Value, json};
+use sidecar_protocol::Report;
+use sidecar_protocol::mysql::State;
 
 const NAMESPACE: &str = "shop";
 
@@ -249,6 +252,27 @@ async fn a_volume_grows_where_its_class_allows_it_and_the_rest_is_applied_where_
     Ok(())
 }
 
+/// Members that run, each with what it says it trusts.
+fn trusting(trusts: Vec<Option<String>>) -> Observed {
+    let report = |trust: String| Report {
+        cluster: String::new(),
+        member: String::new(),
+        incarnation: String::new(),
+        term: 0,
+        orders: 0,
+        sidecar: String::new(),
+        trust,
+        state: State::default(),
+    };
+    let member = |trust: Option<String>| Member {
+        name: String::new(),
+        pod: Some(PodSeen::default()),
+        report: trust.map_or(Seen::Silent { since: now() }, |trust| Seen::Answered(report(trust))),
+        fresh_volume: false,
+    };
+    Observed { members: (0..).zip(trusts.into_iter().map(member)).collect(), ..Observed::default() }
+}
+
 #[tokio::test]
 async fn secrets_are_made_once_kept_and_made_again_when_lost() -> Result<()> {
     let stage = Stage::start().await?;
@@ -259,18 +283,18 @@ async fn secrets_are_made_once_kept_and_made_again_when_lost() -> Result<()> {
     let orders = desired("uid-1", json!({"database": {"name": "shop", "owner": "clerk", "secret": "clerk-password"}}))?;
     let ensure = |trusts: Vec<Option<String>>| {
         let (client, orders) = (stage.client.clone(), orders.clone());
-        async move { secrets::ensure(&client, &orders, &trusts, now()).await }
+        async move { secrets::ensure(&client, &orders, &trusting(trusts), &MySQLClusterStatus::default(), now()).await }
     };
 
     // The user's Secret is missing: everything else is made, and what is missing is named.
     let first = ensure(vec![]).await?;
-    assert_eq!(first.missing, Some(PasswordMissing::NoSecret("clerk-password".into(), "spec.database.secret")));
+    assert_eq!(first.accounts.missing, Some(PasswordMissing::NoSecret("clerk-password".into(), "spec.database.secret")));
     assert!(api.get_opt("orders-app").await?.is_none());
     first.credentials.tls()?;
     let password =
         |value: &str| serde_json::from_value::<Secret>(json!({"metadata": {"name": "clerk-password"}, "stringData": {"password": value}}));
     api.create(&PostParams::default(), &password("p@ss w/ord")?).await?;
-    assert_eq!(ensure(vec![]).await?.missing, None);
+    assert_eq!(ensure(vec![]).await?.accounts.missing, None);
     let app = api.get("orders-app").await?;
     assert_eq!(text(&app, "uri"), "mysql://clerk:p%40ss%20w%2Ford@orders-primary.shop.svc:3306/shop");
     assert_eq!(text(&app, "password"), "p@ss w/ord");
@@ -302,7 +326,10 @@ async fn secrets_are_made_once_kept_and_made_again_when_lost() -> Result<()> {
 
     // A Secret of somebody else is not taken.
     let stranger = desired("uid-2", json!({}))?;
-    let refused = secrets::ensure(&stage.client, &stranger, &[], now()).await.err().context("an earlier cluster's Secrets")?;
+    let refused = secrets::ensure(&stage.client, &stranger, &trusting(vec![]), &MySQLClusterStatus::default(), now())
+        .await
+        .err()
+        .context("an earlier cluster's Secrets")?;
     assert_eq!(refused.category(), "StillOwnedByOld");
     Ok(())
 }

@@ -37,6 +37,22 @@ pub struct Objects {
     pub stateful_set: StatefulSet,
 }
 
+/// On pods: what they read when they start and never again.
+const READ_AT_START_ANNOTATION: &str = "understudy.dev/read-at-start";
+
+impl Objects {
+    /// Pods that were started with something of another digest are outdated; without one, nobody is that was not before.
+    pub fn started_with(&mut self, digest: Option<String>, live: Option<&StatefulSet>) {
+        let of = |live: &StatefulSet| {
+            live.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(READ_AT_START_ANNOTATION).cloned()
+        };
+        if let Some(digest) = digest.or_else(|| of(live?)) {
+            let metadata = self.stateful_set.spec.get_or_insert_default().template.metadata.get_or_insert_default();
+            metadata.annotations.get_or_insert_default().insert(READ_AT_START_ANNOTATION.to_owned(), digest);
+        }
+    }
+}
+
 /// A file for the database's configuration, under a name that is made of its text: another text is another object, so that a pod keeps
 /// what it was started with.
 #[must_use]

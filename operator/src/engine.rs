@@ -21,7 +21,7 @@ use crate::build::Objects;
 use crate::decision::Decision;
 use crate::desired::{Desired, Invalid};
 use crate::observed::Observed;
-use crate::secrets::{PasswordMissing, Secrets, SecretsError};
+use crate::secrets::{Accounts, Secrets, SecretsError};
 use crate::status::Pass;
 
 /// An engine. Its rooms are the files of its folder.
@@ -85,8 +85,12 @@ pub trait Engine: Clone + Copy + Debug + Default + PartialEq + Eq + Send + Sync 
         decision: &Decision<Self>,
         now: Timestamp,
     ) -> Decided;
-    /// `accounts`: makes sure of the passwords and keys. Returns what the user has to mend.
-    fn accounts(secrets: &Secrets<'_, Self>) -> impl Future<Output = Result<Option<PasswordMissing>, SecretsError>> + Send;
+    /// `accounts`: makes sure of the passwords and keys.
+    fn accounts(
+        secrets: &Secrets<'_, Self>,
+        observed: &Observed<Self>,
+        status: &Self::Status,
+    ) -> impl Future<Output = Result<Accounts, SecretsError>> + Send;
 
     /// `material`: whether `new` says nothing that a decision could depend on and that `old` did not.
     fn same(old: &Report<Self::State>, new: &Report<Self::State>) -> bool;

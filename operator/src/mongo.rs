@@ -5,6 +5,7 @@ pub mod build;
 pub mod config;
 pub mod decide;
 pub mod explain;
+pub mod keys;
 pub mod material;
 pub mod observe;
 pub mod observed;
@@ -20,7 +21,7 @@ use sidecar_protocol::mongo::{Assignment, PORT, State};
 use sidecar_protocol::{Order, Report};
 
 use crate::engine::{Engine, News};
-use crate::secrets::{PasswordMissing, Secrets, SecretsError};
+use crate::secrets::{Accounts, Secrets, SecretsError};
 use crate::status::Pass;
 
 /// MongoDB.
@@ -91,8 +92,12 @@ impl Engine for Mongo {
         explain::decided(cluster, desired, observed, status, decision, now)
     }
 
-    async fn accounts(secrets: &Secrets<'_, Self>) -> Result<Option<PasswordMissing>, SecretsError> {
-        accounts::ensure(secrets).await
+    async fn accounts(
+        secrets: &Secrets<'_, Self>,
+        observed: &observed::Observed,
+        status: &MongoReplicaSetStatus,
+    ) -> Result<Accounts, SecretsError> {
+        accounts::ensure(secrets, observed, status).await
     }
 
     fn same(old: &Report<State>, new: &Report<State>) -> bool {

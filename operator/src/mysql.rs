@@ -20,7 +20,7 @@ use sidecar_protocol::mysql::{Assignment, PORT, State};
 use sidecar_protocol::{Order, Report};
 
 use crate::engine::{Engine, News};
-use crate::secrets::{PasswordMissing, Secrets, SecretsError};
+use crate::secrets::{Accounts, Secrets, SecretsError};
 use crate::status::Pass;
 
 /// MySQL.
@@ -86,7 +86,7 @@ impl Engine for MySql {
         explain::decided(cluster, desired, observed, status, decision, now)
     }
 
-    async fn accounts(secrets: &Secrets<'_, Self>) -> Result<Option<PasswordMissing>, SecretsError> {
+    async fn accounts(secrets: &Secrets<'_, Self>, _: &observed::Observed, _: &MySQLClusterStatus) -> Result<Accounts, SecretsError> {
         accounts::ensure(secrets).await
     }
 

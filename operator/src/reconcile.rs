@@ -34,7 +34,7 @@ use crate::metrics::Cluster;
 use crate::observe::{self, ObserveError, observe};
 use crate::observed::Observed;
 use crate::pauses;
-use crate::secrets::{self, PasswordMissing, SecretsError};
+use crate::secrets::{self, Accounts, PasswordMissing, SecretsError};
 use crate::status::{self, Obstacle, Pass};
 use crate::watches::{ClusterRef, Guarded, NotSynced};
 
@@ -209,7 +209,7 @@ impl<E: Engine> Reconcile<'_, E> {
         let observed = observe(&context.client, &context.caches, said, &cluster, &desired, &live, now).await?;
         let targets = targets(&desired, &observed);
         if !self.notes.listened(context.members.heard(&desired.uid, &targets)) {
-            self.listen(&desired, &observed, targets, &mut Vec::new()).await?;
+            self.listen(&desired, &observed, &old, targets, &mut Vec::new()).await?;
             return Ok(Round::Done(LISTEN));
         }
 
@@ -234,7 +234,7 @@ impl<E: Engine> Reconcile<'_, E> {
         }
 
         // talks to Kubernetes: Secrets, then the objects that mount them; an obstacle there is no reason to leave members without orders.
-        let (settled, obstacles, failure) = self.establish(&desired, &observed, &decision, &live).await;
+        let (settled, obstacles, failure) = self.establish(&desired, &observed, &old, &decision, &live).await;
 
         // talks to members, and to Kubernetes
         let acted = act(context, &desired, &observed, &old, &decision).await;
@@ -261,12 +261,13 @@ impl<E: Engine> Reconcile<'_, E> {
         &self,
         desired: &Desired<E>,
         observed: &Observed<E>,
+        old: &E::Status,
         decision: &Decision<E>,
         live: &Live,
     ) -> (bool, Vec<Obstacle>, Option<Error>) {
         let mut obstacles = Vec::new();
         let result = async {
-            let applied = self.ensure(desired, observed, decision, live, &mut obstacles).await?;
+            let applied = self.ensure(desired, observed, old, decision, live, &mut obstacles).await?;
             if let Growth::Refused(refused) = applied.growth {
                 obstacles.push(Obstacle { reason: Refused::REASON, message: refused.to_string(), passes: false });
             }
@@ -291,14 +292,16 @@ impl<E: Engine> Reconcile<'_, E> {
         &self,
         desired: &Desired<E>,
         observed: &Observed<E>,
+        old: &E::Status,
         decision: &Decision<E>,
         live: &Live,
         obstacles: &mut Vec<Obstacle>,
     ) -> Result<Applied, Error> {
         let context = self.context;
-        self.listen(desired, observed, targets(desired, observed), obstacles).await?;
+        let accounts = self.listen(desired, observed, old, targets(desired, observed), obstacles).await?;
         let set = live.stateful_sets.iter().find(|set| set.name_any() == desired.name);
-        let objects = E::build(desired, decision.replicas, set.and_then(|set| template_size(set)), &context.sidecar_image);
+        let mut objects = E::build(desired, decision.replicas, set.and_then(|set| template_size(set)), &context.sidecar_image);
+        objects.started_with(accounts.read_at_start, set.map(|set| &**set));
         Ok(apply(&context.client, desired, &objects, live, &self.notes.memory).await?)
     }
 
@@ -307,20 +310,19 @@ impl<E: Engine> Reconcile<'_, E> {
         &self,
         desired: &Desired<E>,
         observed: &Observed<E>,
+        old: &E::Status,
         targets: Vec<Target>,
         obstacles: &mut Vec<Obstacle>,
-    ) -> Result<(), Error> {
-        let exists = observed.members.values().filter(|member| member.pod.is_some());
-        let trusts: Vec<Option<String>> = exists.map(|member| Some(member.report.answered()?.trust.clone())).collect();
-        let ensured = secrets::ensure(&self.context.client, desired, &trusts, now()).await?;
-        if let Some(missing) = ensured.missing {
+    ) -> Result<Accounts, Error> {
+        let ensured = secrets::ensure(&self.context.client, desired, observed, old, now()).await?;
+        if let Some(missing) = &ensured.accounts.missing {
             obstacles.push(Obstacle { reason: PasswordMissing::REASON, message: missing.to_string(), passes: false });
         }
         match self.notes.tls(&ensured.credentials) {
             Ok(tls) => self.context.members.follow(self.name, &desired.uid, targets, &tls),
             Err(error) => obstacles.push(Obstacle { reason: "CertificatesFailed", message: error.to_string(), passes: false }),
         }
-        Ok(())
+        Ok(ensured.accounts)
     }
 
     /// Log and Events of a decision, once.

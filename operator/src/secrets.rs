@@ -19,6 +19,7 @@ use crate::desired::Desired;
 use crate::engine::Engine;
 use crate::hidden::Hidden;
 use crate::names;
+use crate::observed::Observed;
 use crate::pki::{self, Authority, Held, Members, Names, Pair, PkiError, Step};
 
 /// Key of a password in a user's Secret.
@@ -62,6 +63,18 @@ pub enum PasswordMissing {
     /// It has no usable password.
     #[error("Secret {0} ({1}) needs the key 'password' with one line of text")]
     NoPassword(String, &'static str),
+    /// The key by which members know each other is gone from our own Secret. A new one would part those who run from those who start.
+    #[error(
+        "the Secret {secret} was deleted, and with it the key by which members know each other; those that run still hold it, none that starts now \
+         joins them. Give it back: kubectl patch secret {secret} --type merge -p \"{{\\\"stringData\\\":{{\\\"keyfile\\\":\\\"$(kubectl exec \
+         {member} -c mongodb -- cat /understudy/run/keyfile)\\\"}}}}\""
+    )]
+    NoKey {
+        /// Which.
+        secret: String,
+        /// Who holds it.
+        member: String,
+    },
 }
 
 impl PasswordMissing {
@@ -88,29 +101,41 @@ impl Credentials {
     }
 }
 
-/// What came of it.
+/// What came of an engine's passwords and keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// What the user has to mend; ask again in some seconds.
+    pub missing: Option<PasswordMissing>,
+    /// What of them a member reads only when it starts, as a digest: pods of another one are outdated. `None`: as it was.
+    pub read_at_start: Option<String>,
+}
+
+/// What came of it all.
 #[derive(Clone, Debug)]
 pub struct Ensured {
     /// For calling members.
     pub credentials: Credentials,
-    /// What the user has to mend; ask again in some seconds.
-    pub missing: Option<PasswordMissing>,
+    /// The engine's passwords and keys.
+    pub accounts: Accounts,
 }
 
-/// Makes and renews what is missing or due. `trusts` has an entry for each pod that exists: what its report says it trusts, `None`
-/// while it is silent.
+/// Makes and renews what is missing or due.
 ///
 /// # Errors
 /// When a Secret cannot be read or written, or is not ours.
 pub async fn ensure<E: Engine>(
     client: &Client,
     desired: &Desired<E>,
-    trusts: &[Option<String>],
+    observed: &Observed<E>,
+    status: &E::Status,
     now: Timestamp,
 ) -> Result<Ensured, SecretsError> {
     let secrets = Secrets { api: Api::namespaced(client.clone(), &desired.namespace), desired };
-    let (credentials, missing) = tokio::try_join!(secrets.certificates(trusts, now), E::accounts(&secrets))?;
-    Ok(Ensured { credentials, missing })
+    // For each pod that exists what its report says it trusts, `None` while it is silent.
+    let exists = observed.members.values().filter(|member| member.pod.is_some());
+    let trusts: Vec<_> = exists.map(|member| Some(member.report.answered()?.trust.clone())).collect();
+    let (credentials, accounts) = tokio::try_join!(secrets.certificates(&trusts, now), E::accounts(&secrets, observed, status))?;
+    Ok(Ensured { credentials, accounts })
 }
 
 /// What a Secret holds.
@@ -228,6 +253,12 @@ impl Slot {
     pub fn text(&self, key: &str) -> Option<String> {
         text(self.living.as_ref()?, key)
     }
+
+    /// An annotation of it.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        Some(self.living.as_ref()?.metadata.annotations.as_ref()?.get(key)?.as_str())
+    }
 }
 
 fn text(secret: &Secret, key: &str) -> Option<String> {
@@ -251,14 +282,13 @@ fn pair(slot: &Slot, name: &str) -> Option<Pair> {
 }
 
 fn authority(slot: &Slot) -> Option<Authority> {
-    let annotations = slot.living.as_ref()?.metadata.annotations.as_ref();
     Some(Authority {
         current: slot.text("ca.crt")?,
         key: slot.text("ca.key").map(Hidden::new),
         next: pair(slot, "next"),
         previous: slot.text("previous.crt"),
         operator: pair(slot, "operator"),
-        answered: annotations.and_then(|all| all.get(ANSWERED_ANNOTATION)).cloned(),
+        answered: slot.annotation(ANSWERED_ANNOTATION).map(str::to_owned),
     })
 }
 
@@ -313,7 +343,10 @@ pub fn password() -> Result<Hidden, SecretsError> {
 }
 
 /// Letters and digits only: it survives every shell, URI and option file.
-fn random(length: usize) -> Result<Hidden, SecretsError> {
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn random(length: usize) -> Result<Hidden, SecretsError> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let random = SystemRandom::new();
     let mut text = String::with_capacity(length);

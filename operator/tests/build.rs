@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crds::mysql::MySQLCluster;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use operator::build::{Objects, template_size};
 use operator::desired::Desired as Checked;
 use operator::engine::Engine;
@@ -122,4 +123,17 @@ fn a_new_user_restarts_nobody() {
     let before = Mongo::build(&set, 3, None, "u").stateful_set;
     set.own.users.pop();
     assert_eq!(Mongo::build(&set, 3, None, "u").stateful_set, before);
+}
+
+#[test]
+fn who_was_started_with_another_key_is_outdated_and_nobody_is_when_it_is_lost() {
+    let set = checked::<Mongo>("mongo/smallest");
+    let built = |digest: Option<&str>, live: Option<&StatefulSet>| {
+        let mut objects = Mongo::build(&set, 3, None, "u");
+        objects.started_with(digest.map(str::to_owned), live);
+        objects.stateful_set
+    };
+    let (one, two) = (built(Some("one"), None), built(Some("two"), None));
+    assert_ne!(one.spec.as_ref().unwrap().template, two.spec.as_ref().unwrap().template);
+    assert_eq!(built(None, Some(&one)), one);
 }

@@ -250,7 +250,7 @@ fn observed(scenario: &Scenario, desired: &Desired) -> Observed {
         members: scenario.members.iter().map(|(ordinal, seed)| (*ordinal, member(scenario, desired, *ordinal, seed))).collect(),
         stateful_set: Some(StatefulSetSeen { replicas: scenario.replicas, current: true }),
         route: scenario.routed.map(|ordinal| (format!("stock-{ordinal}"), format!("pod-{ordinal}"))),
-        asked: Asked { switchover: scenario.switchover.clone(), fenced: scenario.fenced.clone(), force: scenario.force.clone() },
+        asked: Asked { switchover: scenario.switchover.clone(), fenced: scenario.fenced.clone(), force: scenario.force.clone(), key: None },
     }
 }
 

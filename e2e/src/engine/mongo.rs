@@ -35,6 +35,12 @@ impl Mongo {
         self.open(address, within, within)
     }
 
+    /// The same account with another password.
+    #[must_use]
+    pub fn with_password(&self, password: &str) -> Self {
+        Self { password: password.into(), primary: self.primary.clone() }
+    }
+
     fn open(&self, address: &str, within: Duration, selection: Duration) -> Result<Client> {
         let mut options = ClientOptions::default();
         options.hosts = vec![ServerAddress::parse(address)?];

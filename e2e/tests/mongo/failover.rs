@@ -1,7 +1,9 @@
 //! The primary is lost: another member leads, nothing that a majority acknowledged is gone, and the old one returns as a secondary.
 
-use anyhow::{Result, ensure};
-use e2e::stage::{eventually, on_stage};
+use anyhow::{Context, Result, ensure};
+use e2e::stage::{SYSTEM, alone_on_stage, eventually, on_stage, operator};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 
 use crate::rig::Set;
 use crate::writer::Writer;
@@ -45,6 +47,36 @@ async fn a_frozen_primary_is_stood_for_and_acknowledges_nothing_after_its_thaw()
         lab.thaw(&namespace, &old).await?;
         set.whole(3).await?;
         ensure!(set.primary().await? == new, "who is back does not lead again");
+        set.holds(&writer.finish().await?).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_primary_whose_node_is_lost_is_stood_for_and_returns_with_it() -> Result<()> {
+    alone_on_stage("node", |lab, namespace| async move {
+        let set = Set::create(&lab, &namespace, 3).await?;
+        let writer = Writer::start(&set, 1).await?;
+        writer.goes_on().await?;
+        let node = |pod: Pod| pod.spec.and_then(|spec| spec.node_name).context("no node yet");
+        let operators = node(Api::<Pod>::namespaced(lab.client().clone(), SYSTEM).get(&operator(&lab).await?).await?)?;
+        // The operator's own node is another test: who leads there yields first.
+        let mut old = set.primary().await?;
+        if node(set.pods().get(&old).await?)? == operators {
+            set.annotate("understudy.dev/switchover", &format!("any@{}", set.status().await?.term)).await?;
+            old = set.succeeded(&old).await?;
+            set.whole(3).await?;
+        }
+        let lost = node(set.pods().get(&old).await?)?;
+        lab.lose_node(&lost).await?;
+        let survived = async {
+            set.succeeded(&old).await?;
+            writer.goes_on().await
+        };
+        let survived = survived.await;
+        lab.return_node(&lost).await?;
+        survived?;
+        set.whole(3).await?;
         set.holds(&writer.finish().await?).await
     })
     .await

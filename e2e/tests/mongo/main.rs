@@ -4,12 +4,14 @@
 //! knows the difference. Needs a running lab: `lab up`, then `cargo test -p e2e --features lab --test mongoreplicaset`.
 
 mod births;
+mod changes;
 mod failover;
 mod idle;
 mod losses;
 mod refusals;
 mod rig;
 mod scales;
+mod secrets;
 mod standalone;
 mod switchovers;
 mod writer;

@@ -129,15 +129,15 @@ async fn the_manifest_with_dns_alone_comes_up_scales_and_survives_its_primary() 
         set.ready(3).await?;
         set.seats(3, 3).await?;
         set.write(1).await?;
-        for (replicas, voters) in [(5, 5), (8, 7)] {
+        for (replicas, voters) in [(5, 5), (10, 7)] {
             set.scale(replicas).await?;
             set.ready(replicas).await?;
             set.seats(replicas as usize, voters).await?;
         }
         set.lose_primary(2).await?;
-        set.ready(8).await?;
+        set.ready(10).await?;
         lab.lose_pvc(&namespace, "data-mongo-0").await?;
-        set.ready(8).await?;
+        set.ready(10).await?;
         set.write(3).await?;
         let pod = Api::<Pod>::namespaced(lab.client().clone(), &namespace).get("mongo-0").await?;
         ensure!(pod.spec.context("a pod has a spec")?.automount_service_account_token == Some(false), "a pod has an API token");

@@ -1,18 +1,16 @@
 //! The key by which members trust each other, and the passwords of the users with what they need to connect.
 
-use crds::mongo::{Tls, User};
+use crds::mongo::{MongoReplicaSetStatus, Tls, User};
 use sidecar_protocol::mongo::PORT;
 
 use super::Mongo;
+use super::keys::{self, Held, Step};
+use super::observed::Observed;
 use super::validate::Desired;
 use crate::hidden::Hidden;
 use crate::names;
-use crate::secrets::{self, PasswordMissing, Secrets, SecretsError, bytes, encoded, is_line};
+use crate::secrets::{self, Accounts, PasswordMissing, Secrets, SecretsError, bytes, encoded, is_line};
 
-/// Key of the key file in `NAME-system`.
-pub const KEY_FILE: &str = "keyfile";
-/// Its length: mongod takes 6 to 1024 characters of base64.
-const KEY_LENGTH: usize = 756;
 /// Where the user names a Secret.
 const FIELD: &str = "spec.users[].secret";
 
@@ -20,9 +18,48 @@ const FIELD: &str = "spec.users[].secret";
 ///
 /// # Errors
 /// When a Secret cannot be read or written.
-pub async fn ensure(secrets: &Secrets<'_, Mongo>) -> Result<Option<PasswordMissing>, SecretsError> {
-    secrets.system(&[(KEY_FILE, KEY_LENGTH)]).await?;
-    users(secrets).await
+pub async fn ensure(secrets: &Secrets<'_, Mongo>, observed: &Observed, status: &MongoReplicaSetStatus) -> Result<Accounts, SecretsError> {
+    let (read_at_start, lost) = key(secrets, observed, status).await?;
+    let missing = users(secrets).await?;
+    Ok(Accounts { missing: lost.or(missing), read_at_start })
+}
+
+/// The key file in `NAME-system`, as [`keys::plan`] has it; its digest.
+async fn key(
+    secrets: &Secrets<'_, Mongo>,
+    observed: &Observed,
+    status: &MongoReplicaSetStatus,
+) -> Result<(Option<String>, Option<PasswordMissing>), SecretsError> {
+    let desired = secrets.desired;
+    let slot = secrets.get(names::system(&desired.name)).await?;
+    let (file, next) = (slot.text(keys::FILE).filter(|text| !text.is_empty()), slot.text(keys::NEXT));
+    let asked = observed.asked.key.as_deref();
+    let held = Held { file: file.as_deref(), next: next.as_deref(), answered: slot.annotation(keys::ANSWERED_ANNOTATION) };
+    let step = keys::plan(&held, status.replica_set_id.is_some(), asked, keys::all_take_both(desired.replicas, observed));
+    let fresh = || secrets::random(keys::LENGTH);
+    let mut data = slot.data();
+    let (file, answered) = match step {
+        Step::Stay => (file.unwrap_or_default(), None),
+        Step::Make => (fresh()?.reveal().to_owned(), asked),
+        Step::Add { old } => {
+            let new = fresh()?;
+            data.insert(keys::NEXT.to_owned(), bytes(new.reveal()));
+            (keys::both(old, new.reveal()), None)
+        }
+        Step::Drop { new } => {
+            data.remove(keys::NEXT);
+            (new.to_owned(), asked)
+        }
+        Step::Lost => {
+            // There is something to give it back to.
+            secrets.write(&slot, "Opaque", data, None).await?;
+            let lost = PasswordMissing::NoKey { secret: names::system(&desired.name), member: desired.member_name(0) };
+            return Ok((None, Some(lost)));
+        }
+    };
+    data.insert(keys::FILE.to_owned(), bytes(&file));
+    secrets.write(&slot, "Opaque", data, answered.map(|request| (keys::ANSWERED_ANNOTATION, request))).await?;
+    Ok((Some(keys::digest_of(&file)), None))
 }
 
 /// `NAME-app`: under the name of each user its password, under `USER.uri` its connection string. What a user has now stays while its

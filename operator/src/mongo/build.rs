@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use sidecar_protocol::mongo::PORT;
 
-use super::accounts::KEY_FILE;
 use super::config;
+use super::keys;
 use super::validate::Desired;
 use crate::build::pod::{self, SIDECAR, mount};
 pub use crate::build::{Objects, template_size};
@@ -28,7 +28,7 @@ pub fn build(desired: &Desired, replicas: u32, volume_size: Option<&Quantity>, s
 
 fn spec(desired: &Desired, sidecar_image: &str, config: &str) -> PodSpec {
     let data = || vec![mount(DATA, "/data/db", false)];
-    let (lag, key) = (desired.own.max_replica_lag_seconds.to_string(), format!("/understudy/system/{KEY_FILE}"));
+    let (lag, key) = (desired.own.max_replica_lag_seconds.to_string(), format!("/understudy/system/{}", keys::FILE));
     let tls = match desired.own.tls {
         Tls::Required => "requireTLS",
         Tls::Preferred => "preferTLS",

@@ -6,6 +6,7 @@ use crds::annotations::{FENCED, FORCE, SWITCHOVER};
 use crds::mongo::MongoReplicaSet;
 use kube::ResourceExt;
 
+use super::keys::ROTATE_ANNOTATION;
 use super::observed::Asked;
 use crate::observe::{in_term, listed};
 
@@ -16,6 +17,7 @@ pub fn asked(cluster: &MongoReplicaSet) -> Asked {
     Asked {
         switchover: of(SWITCHOVER).and_then(in_term),
         fenced: of(FENCED).map_or_else(BTreeSet::new, listed),
+        key: of(ROTATE_ANNOTATION).map(str::to_owned),
         force: of(FORCE).map(|words| words.trim().to_owned()).filter(|words| !words.is_empty()),
     }
 }

@@ -19,4 +19,6 @@ pub struct Asked {
     pub fenced: BTreeSet<String>,
     /// `understudy.dev/force`: consent to a forced configuration, word for word.
     pub force: Option<String>,
+    /// `understudy.dev/rotate-key`: a request for another key.
+    pub key: Option<String>,
 }

@@ -6,7 +6,7 @@ use super::MySql;
 use super::validate::Desired;
 use crate::hidden::Hidden;
 use crate::names;
-use crate::secrets::{self, Data, PASSWORD, PASSWORD_LENGTH, PasswordMissing, Secrets, SecretsError, bytes, encoded, is_line};
+use crate::secrets::{self, Accounts, Data, PASSWORD, PASSWORD_LENGTH, PasswordMissing, Secrets, SecretsError, bytes, encoded, is_line};
 
 /// Where the user names a Secret.
 const FIELD: &str = "spec.database.secret";
@@ -15,9 +15,9 @@ const FIELD: &str = "spec.database.secret";
 ///
 /// # Errors
 /// When a Secret cannot be read or written.
-pub async fn ensure(secrets: &Secrets<'_, MySql>) -> Result<Option<PasswordMissing>, SecretsError> {
+pub async fn ensure(secrets: &Secrets<'_, MySql>) -> Result<Accounts, SecretsError> {
     secrets.system(&[("replication", PASSWORD_LENGTH), ("clone", PASSWORD_LENGTH)]).await?;
-    app(secrets).await
+    Ok(Accounts { missing: app(secrets).await?, read_at_start: None })
 }
 
 /// What an application needs.

@@ -31,7 +31,8 @@ pub fn decide(view: &View<'_>) -> Decision {
         return without_majority(view, lost);
     }
     let standing = view.status.transition.as_ref().filter(|change| change.kind == TransitionKind::Failover);
-    let candidate = standing.and_then(|change| view.desired.ordinal(change.to.as_deref()?)).filter(|to| view.can_lead(*to) || view.is_elected(*to));
+    let candidate =
+        standing.and_then(|change| view.desired.ordinal(change.to.as_deref()?)).filter(|to| view.can_lead(*to) || view.is_elected(*to));
     if let (Some(change), Some(to)) = (standing, candidate)
         && view.seconds_since(&change.since) < RETRY_SECONDS
     {
