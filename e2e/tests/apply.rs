@@ -1,6 +1,7 @@
 //! The operator's applying hands at a real API server, which has no controllers here: what it writes is all that is written.
 
 use anyhow::{Context, Result};
+use crds::mongo::{MongoReplicaSet, MongoReplicaSetStatus};
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
 use e2e::ControlPlane;
 use jiff::Timestamp;
@@ -12,12 +13,16 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use operator::apply::volumes::Growth;
 use operator::apply::{Applied, ApplyError, Live, Memory, apply};
+use operator::engine::Engine;
+use operator::mongo::{self, Mongo};
+use operator::mysql::MySql;
 use operator::mysql::build::{build, template_size};
-use operator::mysql::observed::{Member, Observed, PodSeen, Seen};
 use operator::mysql::validate::{Desired, validate};
-use operator::secrets::{self, PasswordMissing};
+use operator::observed::{Member, Observed, PodSeen, Seen};
+use operator::secrets::{self, Accounts, PasswordMissing};
 use serde_json::{Value, json};
 use sidecar_protocol::Report;
+use sidecar_protocol::mongo as mongo_state;
 use sidecar_protocol::mysql::State;
 
 const NAMESPACE: &str = "shop";
@@ -252,25 +257,25 @@ async fn a_volume_grows_where_its_class_allows_it_and_the_rest_is_applied_where_
     Ok(())
 }
 
-/// Members that run, each with what it says it trusts.
-fn trusting(trusts: Vec<Option<String>>) -> Observed {
-    let report = |trust: String| Report {
-        cluster: String::new(),
-        member: String::new(),
-        incarnation: String::new(),
-        term: 0,
-        orders: 0,
-        sidecar: String::new(),
-        trust,
-        state: State::default(),
-    };
-    let member = |trust: Option<String>| Member {
+fn report<S>(trust: String, state: S) -> Report<S> {
+    let [cluster, member, incarnation, sidecar] = Default::default();
+    Report { cluster, member, incarnation, term: 0, orders: 0, sidecar, trust, state }
+}
+
+/// Members that run, each with what it says, or silent.
+fn running<E: Engine>(said: Vec<Option<Report<E::State>>>) -> Observed<E> {
+    let member = |said: Option<Report<E::State>>| Member {
         name: String::new(),
-        pod: Some(PodSeen::default()),
-        report: trust.map_or(Seen::Silent { since: now() }, |trust| Seen::Answered(report(trust))),
+        pod: Some(PodSeen { ready: true, ..PodSeen::default() }),
+        report: said.map_or(Seen::Silent { since: now() }, Seen::Answered),
         fresh_volume: false,
     };
-    Observed { members: (0..).zip(trusts.into_iter().map(member)).collect(), ..Observed::default() }
+    Observed { members: (0..).zip(said.into_iter().map(member)).collect(), ..Observed::default() }
+}
+
+/// The same with what each says it trusts.
+fn trusting(trusts: Vec<Option<String>>) -> Observed<MySql> {
+    running(trusts.into_iter().map(|trust| Some(report(trust?, State::default()))).collect())
 }
 
 #[tokio::test]
@@ -331,5 +336,53 @@ async fn secrets_are_made_once_kept_and_made_again_when_lost() -> Result<()> {
         .err()
         .context("an earlier cluster's Secrets")?;
     assert_eq!(refused.category(), "StillOwnedByOld");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_set_has_one_key_which_is_replaced_by_way_of_two_and_never_made_a_second_time() -> Result<()> {
+    let stage = Stage::start().await?;
+    let api = stage.api::<Secret>();
+    let data = async |name: &str| anyhow::Ok(api.get(name).await?.data.unwrap_or_default());
+    let metadata = json!({"name": "stock", "namespace": NAMESPACE, "uid": "uid-1"});
+    let users = json!([{"name": "clerk", "database": "shop", "roles": [{"role": "readWrite", "db": "shop"}]}]);
+    let object = json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "MongoReplicaSet", "metadata": metadata,
+        "spec": {"storage": {"size": "1Gi"}, "users": users}});
+    let stock = mongo::validate::validate(&serde_json::from_value::<MongoReplicaSet>(object)?)?;
+    let born = MongoReplicaSetStatus { replica_set_id: Some("a".repeat(24)), ..Default::default() };
+    let with_keys = |count: usize, asked: Option<&str>| {
+        let state = || mongo_state::State { keys: vec![String::new(); count], ..Default::default() };
+        let mut observed: Observed<Mongo> = running((0..3).map(|_| Some(report(String::new(), state()))).collect());
+        observed.asked.key = asked.map(str::to_owned);
+        observed
+    };
+    let ensure = async |status: &MongoReplicaSetStatus, observed: &Observed<Mongo>| {
+        anyhow::Ok(secrets::ensure(&stage.client, &stock, observed, status, now()).await?.accounts)
+    };
+
+    let first = ensure(&MongoReplicaSetStatus::default(), &Observed::default()).await?;
+    assert_eq!(first.missing, None);
+    let (made, app) = (data("stock-system").await?, data("stock-app").await?);
+    assert_eq!(made["keyfile"].0.len(), 756);
+    assert!(String::from_utf8_lossy(&app["clerk.uri"].0).contains("stock-2.stock.shop.svc:27017"));
+    let before = stage.writes()?;
+    assert_eq!(ensure(&born, &with_keys(1, None)).await?, first);
+    assert_eq!(stage.writes()?, before, "an idle pass writes nothing");
+
+    let added = ensure(&born, &with_keys(1, Some("now"))).await?;
+    assert_ne!(added.read_at_start, first.read_at_start, "members have to be started anew");
+    let both = data("stock-system").await?;
+    assert_eq!(ensure(&born, &with_keys(1, Some("now"))).await?, added, "not before everybody takes both");
+    let finished = ensure(&born, &with_keys(2, Some("now"))).await?;
+    let last = data("stock-system").await?;
+    assert!(finished.read_at_start != added.read_at_start && last["keyfile"] == both["keyfile.next"] && last["keyfile"] != made["keyfile"]);
+    assert_eq!(ensure(&born, &with_keys(1, Some("now"))).await?, finished, "asked once, answered once");
+
+    api.delete("stock-system", &DeleteParams::default()).await?;
+    let Accounts { missing, read_at_start } = ensure(&born, &with_keys(1, None)).await?;
+    let words = missing.context("it is told")?.to_string();
+    assert!(words.contains("kubectl patch secret stock-system") && words.contains("kubectl exec stock-0"), "{words}");
+    assert_eq!(read_at_start, None, "nobody is started anew without a key");
+    assert!(!data("stock-system").await?.contains_key("keyfile"));
     Ok(())
 }

@@ -38,6 +38,9 @@ pub enum Step {
     StepDown,
     /// Bring the accounts about.
     Users,
+    /// Write down that a write waits for a majority unless it says otherwise. That is what mongod does anyway, but with an arbiter in the set
+    /// it would change its mind, and therefore takes none in before it is told (5.0 and later, `setDefaultRWConcern`).
+    SetWriteConcern,
     /// Set the feature compatibility version.
     SetFcv(String),
     /// End, to be started again by the kubelet: only then a mongod that did not find its own name looks again for sure.
@@ -202,6 +205,9 @@ fn leading(facts: &Facts, desired: &Desired, part: Option<&Part>, own: &Own) -> 
     let said = said(&next);
     if own.users_due {
         return Verdict { step: Some(Step::Users), said: Some(said), ..Verdict::default() };
+    }
+    if part.is_some() && desired.members.iter().any(|wanted| wanted.arbiter) && !seen.server.has_default_write_concern {
+        return Verdict { step: Some(Step::SetWriteConcern), said: Some(said), ..Verdict::default() };
     }
     let settled = said.settled;
     let step = match next {

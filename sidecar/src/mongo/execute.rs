@@ -93,6 +93,9 @@ impl Access {
                 };
             }
             Step::Users => return Ok(users::bring_about(&self.config, &self.link, &self.accounts).await?),
+            Step::SetWriteConcern => {
+                (doc! { "setDefaultRWConcern": 1, "defaultWriteConcern": { "w": "majority", "wtimeout": 0 } }, RECONFIG_DEADLINE)
+            }
             Step::SetFcv(version) => return self.set_fcv(version).await,
             Step::LookAnew => (doc! { "shutdown": 1, "force": true }, QUERY_DEADLINE),
         };
@@ -177,6 +180,7 @@ impl Step {
             Self::Stand => "standing for election",
             Self::HandOver(_) | Self::StepDown => "handing over",
             Self::Users => "bringing the accounts about",
+            Self::SetWriteConcern => "setting the default write concern",
             Self::SetFcv(_) => "setting the feature compatibility version",
             Self::LookAnew => "looking for its own name anew",
         }

@@ -475,7 +475,7 @@ impl Member {
                 if step == Step::FirstUser {
                     self.first_user_done = true;
                 }
-                if matches!(step, Step::FirstUser | Step::SetFcv(_)) {
+                if matches!(step, Step::FirstUser | Step::SetWriteConcern | Step::SetFcv(_)) {
                     // Logged in anew, and looked at anew.
                     self.session = None;
                 }

@@ -74,6 +74,18 @@ fn step(facts: &Facts, order: &Assignment, own: &Own) -> Option<Step> {
 }
 
 #[test]
+fn before_an_arbiter_comes_in_the_default_write_concern_is_written_down() {
+    let mut order = Part { desired: desired(0..3), ..Part::default() };
+    order.desired.members[1].arbiter = true;
+    let mut leads = facts([Secondary, Secondary, Primary]);
+    assert_eq!(step(&leads, &part(order.clone()), &Own::default()), Some(Step::SetWriteConcern));
+    leads.standing.has_default_write_concern = true;
+    assert_ne!(step(&leads, &part(order), &Own::default()), Some(Step::SetWriteConcern));
+    leads.standing.has_default_write_concern = false;
+    assert_eq!(step(&leads, &member(), &Own::default()), None, "and without one it is left alone");
+}
+
+#[test]
 fn a_change_that_most_members_lack_is_not_done() {
     let changing = Own { changing: true, ..Own::default() };
     let verdict = converge(&config(), &facts([Secondary, Secondary, Primary]), &member(), &changing);
