@@ -48,7 +48,7 @@ done
 const MYSQL_DOCKERFILE: &str = "FROM scratch\nADD rootfs.tar /\nRUN [\"mkdir\", \"-m\", \"1777\", \"/run/mysqld\"]\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mysqld\"]\n";
 /// A model of mongod where mongod is, in a system as bare as can be. It says itself what it is.
 const MODEL_DOCKERFILE: &str =
-    "FROM scratch\nCOPY mongod-model /usr/bin/mongod\nENV PATH=/usr/bin MONGOD_MODEL_VERSION=VERSION\nUSER 999\nCMD [\"mongod\"]\n";
+    "FROM scratch\nCOPY mongod-model /usr/bin/mongod\nENV PATH=/usr/bin MONGOD_MODEL_VERSION=PLAYED\nUSER 999\nCMD [\"mongod\"]\n";
 /// A real one, laid out like the official image: uid 999 is `mongodb`, mongod is in the path.
 const MONGO_DOCKERFILE: &str =
     "FROM scratch\nADD ROOTFS /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mongod\"]\n";
@@ -199,7 +199,7 @@ async fn mongo(dirs: &Dirs, ui: &Ui, built: &Path, names: &[&str], version: &str
                 rootfs.file_name().and_then(|name| name.to_str()).with_context(|| format!("{variable} must name a tar of a system"))?;
             (MONGO_DOCKERFILE.replace("ROOTFS", name), rootfs)
         }
-        None => (MODEL_DOCKERFILE.replace("VERSION", version), built.join("mongod-model")),
+        None => (MODEL_DOCKERFILE.replace("PLAYED", version), built.join("mongod-model")),
     };
     let sum = run::output(run::command("sha256sum").arg(&file)).await?;
     // The release is a part of the archive's name: only the newest of each is kept.

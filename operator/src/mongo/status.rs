@@ -38,7 +38,7 @@ fn row(view: &View<'_>, ordinal: u32, member: &Member) -> MemberStatus {
         name: member.name.clone(),
         role: MemberState::Unknown.to_string(),
         ready: view.serves(ordinal),
-        healthy: heard(view, ordinal),
+        healthy: view.leader().and_then(|leader| view.is_heard(leader, ordinal)),
         votes: seat.map(|seat| seat.votes),
         priority: seat.map(|seat| whole(seat.priority)),
         lag: None,
@@ -56,12 +56,6 @@ fn row(view: &View<'_>, ordinal: u32, member: &Member) -> MemberStatus {
         None => row.version = view.status.members.iter().find(|old| old.name == member.name).and_then(|old| old.version.clone()),
     }
     row
-}
-
-/// Whether who leads hears of it.
-fn heard(view: &View<'_>, ordinal: u32) -> Option<bool> {
-    let status = view.state(view.leader()?)?.status.as_ref()?;
-    Some(status.state(view.seat(ordinal)?.id).is_reachable())
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "mongod takes 0 to 1000, and a cast of a float saturates")]

@@ -84,6 +84,8 @@ pub struct Member {
     reporter: Reporter<State>,
     session: Option<Session>,
     keys: Vec<Key>,
+    /// The key that mongod took last: it goes on doing so until it ends, whatever is mounted meanwhile.
+    took: Option<Key>,
     running: Option<Running>,
     pauses: ExponentialBackoff,
     not_before: Instant,
@@ -139,6 +141,7 @@ impl Member {
             reporter,
             session: None,
             keys: Vec::new(),
+            took: None,
             running: None,
             pauses: retries(LAST_RETRY),
             not_before: now,
@@ -195,7 +198,11 @@ impl Member {
 
     async fn look(&mut self) -> Result<Facts, LinkError> {
         if self.session.is_none() {
-            self.session = Some(self.meet().await?);
+            let session = self.meet().await?;
+            if let Login::System(key) = &session.login {
+                self.took = Some(key.clone());
+            }
+            self.session = Some(session);
         }
         let Some(session) = &mut self.session else { return Err(LinkError::Lost("no session".into())) };
         // There is no feature version before there is a set.
@@ -215,11 +222,14 @@ impl Member {
         knock.map_err(|_| LinkError::Deadline(KNOCK_DEADLINE))?.map_err(|error| LinkError::Gone(error.to_string()))?;
         let host = format!("{LOCAL}:{}", self.config.port);
         let (mut met, mut taken, mut refused) = (None, Vec::new(), None);
-        for login in self.keys.iter().cloned().map(Login::System).chain(self.config.login.clone()) {
+        let took = self.took.iter().filter(|took| !self.keys.contains(took));
+        for login in self.keys.iter().chain(took).cloned().map(Login::System).chain(self.config.login.clone()) {
             let link = Link::open(&self.config, &host, &login)?;
             match link.enter().await {
                 Ok(()) => {
-                    if let Login::System(key) = &login {
+                    if let Login::System(key) = &login
+                        && self.keys.contains(key)
+                    {
                         taken.push(key.digest());
                     }
                     met = met.or(Some((link, login)));
@@ -278,6 +288,11 @@ impl Member {
         if nobody && facts.locked && facts.status.is_none() {
             let why = "mongod wants a login: it knows no user of the configured name and password, and not the key if one is mounted";
             trouble = trouble.or_else(|| Some(Problem::new(ProblemCode::Credentials, why)));
+        }
+        let stranger = self.session.as_ref().is_some_and(|session| matches!(session.login, Login::System(_)) && session.taken.is_empty());
+        if stranger {
+            let why = "mongod was started with another key than the one that is mounted now, and refuses that: give the old one back";
+            trouble = trouble.or_else(|| Some(Problem::new(ProblemCode::KeyRefused, why)));
         }
         if !self.asked.refusing.is_empty() {
             let why = format!("{} refuses our login: its mongod was started with another key", self.asked.refusing.join(", "));

@@ -59,6 +59,7 @@ async fn a_wrong_key_is_told_and_no_key_is_ever_shown() {
     let members = rig.set().await;
     rig.key("YW5vdGhlci1rZXk=");
     let state = members[0].until("it is told", |state| state.problem.is_some()).await;
+    assert!(state.writable, "what is known of mongod stays known");
     let problem = state.problem.unwrap();
     assert_eq!(problem.code, ProblemCode::KeyRefused);
     assert!(!problem.message.contains(KEY) && !problem.message.contains("YW5v"), "{problem:?}");

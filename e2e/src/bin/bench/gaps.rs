@@ -25,6 +25,7 @@ use crate::writer::{Beats, Writer};
 /// Of each blow; `RUNS` in the environment goes before it, and `BLOW=frozen` strikes that one alone.
 const RUNS: usize = 30;
 const MEMBERS: usize = 3;
+const GROWN: usize = 10;
 /// A member that is well is found within this.
 const FIRST: Duration = Duration::from_secs(10);
 /// Writes go on again within this time, or the run is no measurement.
@@ -63,6 +64,7 @@ pub async fn mongo(lab: &Lab, ui: &Ui) -> Result<()> {
     on_stage::<Mongo, _>(lab, MEMBERS, |cluster| async move {
         let server = server(&cluster).await?;
         measure(&cluster, ui, &server, &OF_MONGO).await?;
+        grow(&cluster, ui, &server).await?;
         for ordinal in 0..u32::try_from(MEMBERS)? {
             let member = cluster.member(ordinal);
             figure(&format!("{server}sidecar RSS, MiB"), rss(lab, &cluster.namespace, &member, "sidecar").await?, "<= 10");
@@ -70,6 +72,20 @@ pub async fn mongo(lab: &Lab, ui: &Ui) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Ten members instead of three while a client writes.
+async fn grow(cluster: &Cluster<Mongo>, ui: &Ui, server: &str) -> Result<()> {
+    let application = Mongo::of(&cluster.lab, &cluster.namespace, &cluster.name).await?;
+    let writer = Writer::start(&application).await?;
+    sleep(CALM).await;
+    let start = Instant::now();
+    let patch = Patch::Merge(json!({"spec": {"replicas": GROWN}}));
+    cluster.api().patch(&cluster.name, &PatchParams::default(), &patch).await?;
+    ui.step("three to ten members", wait_for(cluster, GROWN)).await?;
+    figure(&format!("{server}3 to 10 members under writes, s"), start.elapsed().as_secs_f64(), "");
+    figure(&format!("{server}longest gap meanwhile, ms"), writer.gap(start)?.as_secs_f64() * 1e3, "");
+    writer.finish().await
 }
 
 /// What the figures are of, by its own word, for each line: the model of mongod is not mongod, which `MONGO_IMAGE_ROOTFS` brings.

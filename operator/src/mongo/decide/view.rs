@@ -91,9 +91,24 @@ impl<'a> View<'a> {
         self.member(ordinal).and_then(|member| member.pod.as_ref()).is_some_and(|pod| pod.ready && !pod.deleting)
     }
 
-    /// It does its part: ready, and by its own words in good health.
+    /// It does its part: ready, and in good health by its own words and by those of who leads.
     pub fn serves(&self, ordinal: u32) -> bool {
-        self.pod_ready(ordinal) && self.state(ordinal).is_some_and(|state| state.ready && state.problem.is_none() && state.member.is_well())
+        let well = |state: &State| state.ready && state.problem.is_none() && state.member.is_well();
+        self.pod_ready(ordinal) && self.state(ordinal).is_some_and(well) && !self.is_parted(ordinal)
+    }
+
+    /// Somebody leads, and the two know nothing of each other. A member that was started with another key, or is cut off from the others, is
+    /// a secondary by its own words.
+    fn is_parted(&self, ordinal: u32) -> bool {
+        let Some(leader) = self.leader().filter(|leader| *leader != ordinal) else { return false };
+        let hears = self.state(ordinal).is_some_and(|state| state.primary.is_some());
+        !hears || self.is_heard(leader, ordinal) == Some(false)
+    }
+
+    /// Whether `leader` hears of a member, by its own words.
+    pub fn is_heard(&self, leader: u32, ordinal: u32) -> Option<bool> {
+        let status = self.state(leader)?.status.as_ref()?;
+        Some(status.state(self.seat(ordinal)?.id).is_reachable())
     }
 
     /// It could lead at once: it follows, votes, may lead, and nobody wants it away.
@@ -136,6 +151,7 @@ impl<'a> View<'a> {
             Some(State { answer: Answer::NotInSet, .. }) => Some("it is not in the set yet".to_owned()),
             Some(State { member: MemberState::Startup2, .. }) => Some("it copies the data".to_owned()),
             Some(State { member, .. }) if !member.is_well() => Some(format!("it is {member}")),
+            Some(_) if self.is_parted(ordinal) => Some("it and who leads do not hear of each other".to_owned()),
             Some(_) => None,
             None if member.pod.is_none() => Some("it has no pod".to_owned()),
             None => Some("its sidecar does not answer".to_owned()),
