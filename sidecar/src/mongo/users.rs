@@ -5,6 +5,7 @@
 //! go on.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use ring::digest::{Context, SHA256};
@@ -18,6 +19,9 @@ use crate::tls::hex;
 
 /// `createUser` of one that is there: another sidecar was faster, or `usersInfo` was a moment old.
 const ALREADY_EXISTS: i32 = 51003;
+
+/// A password is put through thousands of rounds, and an account waits for a majority.
+const WRITE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// An account with its password.
 #[derive(Clone)]
@@ -108,7 +112,7 @@ impl Account {
     pub async fn create(&self, link: &Link) -> Result<(), LinkError> {
         let User { name, database, roles, .. } = &self.user;
         let command = doc! { "createUser": name, "pwd": &self.password, "roles": documents(roles) };
-        match link.run_in(database, command, QUERY_DEADLINE).await {
+        match link.run_in(database, command, WRITE_DEADLINE).await {
             Err(error) if error.code() == Some(ALREADY_EXISTS) => Ok(()),
             created => created.map(drop),
         }
@@ -128,7 +132,7 @@ impl Account {
             change.insert("pwd", &self.password);
         }
         if change.len() > 1 {
-            link.run_in(database, change, QUERY_DEADLINE).await?;
+            link.run_in(database, change, WRITE_DEADLINE).await?;
         }
         Ok(())
     }

@@ -94,11 +94,14 @@ fn update(view: &View<'_>, leader: u32) -> Plan {
 /// A pod that cannot run in its old revision.
 #[must_use]
 pub fn stuck(view: &View<'_>) -> Option<Step> {
-    let rejected = |ordinal: u32| {
-        let problem = view.state(ordinal).and_then(|state| state.problem.as_ref());
-        problem.is_some_and(|problem| problem.code == ProblemCode::ConfigRejected)
+    let stuck = |ordinal: u32, pod: &PodSeen| {
+        let problem = view.state(ordinal).and_then(|state| state.problem.as_ref()).map(|problem| problem.code);
+        // One that was started with another key is parted from the others until it is started anew. It takes a while to say so: just
+        // after an election nobody hears of anybody.
+        let parted = matches!(problem, Some(ProblemCode::MajorityLost | ProblemCode::KeyRefused)) && view.is_parted(ordinal);
+        pod.trouble.is_some() || problem == Some(ProblemCode::ConfigRejected) || parted
     };
-    rollout::stuck(view.desired, view.observed, |ordinal, pod| !view.serves(ordinal) && (pod.trouble.is_some() || rejected(ordinal)))
+    rollout::stuck(view.desired, view.observed, |ordinal, pod| !view.serves(ordinal) && stuck(ordinal, pod))
 }
 
 impl Plan {

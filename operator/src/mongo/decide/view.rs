@@ -99,7 +99,7 @@ impl<'a> View<'a> {
 
     /// Somebody leads, and the two know nothing of each other. A member that was started with another key, or is cut off from the others, is
     /// a secondary by its own words.
-    fn is_parted(&self, ordinal: u32) -> bool {
+    pub fn is_parted(&self, ordinal: u32) -> bool {
         let Some(leader) = self.leader().filter(|leader| *leader != ordinal) else { return false };
         let hears = self.state(ordinal).is_some_and(|state| state.primary.is_some());
         !hears || self.is_heard(leader, ordinal) == Some(false)
