@@ -19,8 +19,10 @@ pub const SYSTEM: &str = "understudy-system";
 const PATIENCE: Duration = Duration::from_secs(240);
 /// A single question to the API server or a database.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Clusters at a time: two cores run six mysqlds, and more only makes each test slower.
-static STAGES: Semaphore = Semaphore::const_new(2);
+/// What two cores carry at a time: six mysqlds, and more only makes each test slower; or twice as many of the model of mongod.
+static STAGES: Semaphore = Semaphore::const_new(4);
+const HEAVY: u32 = 2;
+const LIGHT: u32 = 1;
 static OPERATOR: OnceCell<()> = OnceCell::const_new();
 /// Faults of the operator itself, or of the API server, are faults for every test: who does them is alone. Taken before a place on the
 /// stage, so that who waits holds none.
@@ -39,17 +41,24 @@ pub fn patience() -> Duration {
 /// Runs `test` in a namespace of its own with the operator installed.
 pub async fn on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
     let _with_others = CONTROL_PLANE.read().await;
-    perform(name, test).await
+    perform(name, HEAVY, test).await
+}
+
+/// The same for a replica set of the model; a real mongod weighs what a mysqld does.
+pub async fn on_light_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
+    let _with_others = CONTROL_PLANE.read().await;
+    let weight = if std::env::var_os("MONGO_IMAGE_ROOTFS").is_some() { HEAVY } else { LIGHT };
+    perform(name, weight, test).await
 }
 
 /// The same while no other test runs: for faults of the operator and of the API server.
 pub async fn alone_on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
     let _alone = CONTROL_PLANE.write().await;
-    perform(name, test).await
+    perform(name, HEAVY, test).await
 }
 
-async fn perform<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
-    let _place = STAGES.acquire().await?;
+async fn perform<F: Future<Output = Result<()>>>(name: &str, weight: u32, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
+    let _place = STAGES.acquire_many(weight).await?;
     let lab = Lab::attach().await?;
     OPERATOR.get_or_try_init(|| install(&lab)).await?;
     TestNamespace::run(&lab, name, test).await

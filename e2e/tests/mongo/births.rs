@@ -1,7 +1,7 @@
 //! From an empty namespace to one, three and five members.
 
 use anyhow::{Context, Result, ensure};
-use e2e::stage::on_stage;
+use e2e::stage::on_light_stage;
 
 use crate::rig::Set;
 use crate::writer::Writer;
@@ -9,7 +9,7 @@ use crate::writer::Writer;
 #[tokio::test]
 async fn one_three_and_five_members_are_one_set_each_and_take_majority_writes() -> Result<()> {
     for replicas in [1, 3, 5] {
-        on_stage("birth", |lab, namespace| async move {
+        on_light_stage("birth", |lab, namespace| async move {
             let set = Set::create(&lab, &namespace, replicas).await?;
             let writer = Writer::start(&set, 1).await?;
             writer.goes_on().await?;

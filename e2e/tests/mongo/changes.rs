@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use crds::mongo::PSA_CONSENT;
 use e2e::images::MONGO_NEXT;
-use e2e::stage::{eventually, on_stage};
+use e2e::stage::{eventually, on_light_stage};
 use kube::api::ListParams;
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::writer::Writer;
 
 #[tokio::test]
 async fn the_feature_version_is_raised_when_every_member_runs_the_new_release() -> Result<()> {
-    on_stage("release", |lab, namespace| async move {
+    on_light_stage("release", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;
@@ -36,7 +36,7 @@ async fn the_feature_version_is_raised_when_every_member_runs_the_new_release() 
 
 #[tokio::test]
 async fn an_arbiter_needs_a_consent_beside_two_and_holds_no_data() -> Result<()> {
-    on_stage("arbiter", |lab, namespace| async move {
+    on_light_stage("arbiter", |lab, namespace| async move {
         let set = Set::new(&lab, &namespace);
         let mut spec = Set::spec(2);
         spec["arbiters"] = json!(1);
@@ -74,7 +74,7 @@ async fn an_arbiter_needs_a_consent_beside_two_and_holds_no_data() -> Result<()>
 
 #[tokio::test]
 async fn a_set_that_slept_wakes_as_the_same_set() -> Result<()> {
-    on_stage("sleep", |lab, namespace| async move {
+    on_light_stage("sleep", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;

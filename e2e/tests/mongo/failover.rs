@@ -1,7 +1,7 @@
 //! The primary is lost: another member leads, nothing that a majority acknowledged is gone, and the old one returns as a secondary.
 
 use anyhow::{Context, Result, ensure};
-use e2e::stage::{SYSTEM, alone_on_stage, eventually, on_stage, operator};
+use e2e::stage::{SYSTEM, alone_on_stage, eventually, on_light_stage, operator};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
@@ -10,7 +10,7 @@ use crate::writer::Writer;
 
 #[tokio::test]
 async fn a_primary_whose_process_or_pod_is_lost_is_stood_for_and_returns_as_a_secondary() -> Result<()> {
-    on_stage("lost", |lab, namespace| async move {
+    on_light_stage("lost", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;
@@ -36,7 +36,7 @@ async fn a_primary_whose_process_or_pod_is_lost_is_stood_for_and_returns_as_a_se
 
 #[tokio::test]
 async fn a_frozen_primary_is_stood_for_and_acknowledges_nothing_after_its_thaw() -> Result<()> {
-    on_stage("frozen", |lab, namespace| async move {
+    on_light_stage("frozen", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;
@@ -84,7 +84,7 @@ async fn a_primary_whose_node_is_lost_is_stood_for_and_returns_with_it() -> Resu
 
 #[tokio::test]
 async fn the_smaller_half_acknowledges_nothing_and_forces_nothing() -> Result<()> {
-    on_stage("minority", |lab, namespace| async move {
+    on_light_stage("minority", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;
@@ -109,7 +109,7 @@ async fn the_smaller_half_acknowledges_nothing_and_forces_nothing() -> Result<()
 
 #[tokio::test]
 async fn lost_volumes_are_filled_again_and_no_second_set_is_ever_made() -> Result<()> {
-    on_stage("volume", |lab, namespace| async move {
+    on_light_stage("volume", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::stage::{SYSTEM, on_stage};
+use e2e::stage::{SYSTEM, on_light_stage};
 use jiff::Timestamp;
 use tokio::time::sleep;
 
@@ -11,7 +11,7 @@ use crate::rig::Set;
 
 #[tokio::test]
 async fn an_idle_set_costs_no_api_write() -> Result<()> {
-    on_stage("quiet", |lab, namespace| async move {
+    on_light_stage("quiet", |lab, namespace| async move {
         let _set = Set::create(&lab, &namespace, 3).await?;
         sleep(Duration::from_secs(5)).await;
         #[expect(clippy::disallowed_methods, reason = "the audit log has wall-clock times")]

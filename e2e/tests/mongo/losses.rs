@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::stage::{alone_on_stage, eventually, on_stage, restart_operator};
+use e2e::stage::{alone_on_stage, eventually, on_light_stage, restart_operator};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -12,7 +12,7 @@ use crate::writer::Writer;
 
 #[tokio::test]
 async fn a_lost_majority_is_told_with_the_words_of_consent_and_forced_by_nothing_else() -> Result<()> {
-    on_stage("majority", |lab, namespace| async move {
+    on_light_stage("majority", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;

@@ -1,14 +1,14 @@
 //! Bad input is refused at admission with the name of the field; what goes wrong later is said.
 
 use anyhow::{Result, ensure};
-use e2e::stage::on_stage;
+use e2e::stage::on_light_stage;
 use serde_json::{Value, json};
 
 use crate::rig::Set;
 
 #[tokio::test]
 async fn bad_input_is_refused_with_the_name_of_the_field() -> Result<()> {
-    on_stage("refuse", |lab, namespace| async move {
+    on_light_stage("refuse", |lab, namespace| async move {
         let set = Set::new(&lab, &namespace);
         let with = |field: &str, value: Value| {
             let mut spec = Set::spec(3);
@@ -37,7 +37,7 @@ async fn bad_input_is_refused_with_the_name_of_the_field() -> Result<()> {
 
 #[tokio::test]
 async fn a_wrong_image_is_said_and_heals_when_it_is_mended() -> Result<()> {
-    on_stage("image", |lab, namespace| async move {
+    on_light_stage("image", |lab, namespace| async move {
         let set = Set::new(&lab, &namespace);
         let mut spec = Set::spec(3);
         spec["image"] = json!("localhost/no-such-image:1");

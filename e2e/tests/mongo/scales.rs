@@ -1,7 +1,7 @@
 //! More members and fewer: never more than seven vote, and whoever leads stays in.
 
 use anyhow::{Result, ensure};
-use e2e::stage::on_stage;
+use e2e::stage::on_light_stage;
 use serde_json::json;
 
 use crate::rig::Set;
@@ -9,7 +9,7 @@ use crate::writer::Writer;
 
 #[tokio::test]
 async fn three_to_five_to_ten_to_three_under_writes() -> Result<()> {
-    on_stage("scale", |lab, namespace| async move {
+    on_light_stage("scale", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bson::doc;
 use e2e::Engine;
 use e2e::engine::Mongo;
-use e2e::stage::{SYSTEM, eventually, on_stage};
+use e2e::stage::{SYSTEM, eventually, on_light_stage};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -60,7 +60,7 @@ async fn ping(set: &Set, password: &str, tls: bool) -> Result<()> {
 
 #[tokio::test]
 async fn no_password_or_key_is_found_where_it_does_not_belong() -> Result<()> {
-    on_stage("leaks", |lab, namespace| async move {
+    on_light_stage("leaks", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 1).await?;
         let member = set.member(0);
         let mut canaries = Vec::new();
@@ -94,7 +94,7 @@ async fn no_password_or_key_is_found_where_it_does_not_belong() -> Result<()> {
 
 #[tokio::test]
 async fn a_wrong_key_and_a_lost_one_are_told_and_a_key_is_replaced_under_writes() -> Result<()> {
-    on_stage("key", |lab, namespace| async move {
+    on_light_stage("key", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;
@@ -139,7 +139,7 @@ async fn a_wrong_key_and_a_lost_one_are_told_and_a_key_is_replaced_under_writes(
 
 #[tokio::test]
 async fn a_missing_password_is_told_and_a_new_one_is_taken_by_users() -> Result<()> {
-    on_stage("password", |lab, namespace| async move {
+    on_light_stage("password", |lab, namespace| async move {
         let set = Set::new(&lab, &namespace);
         let mut spec = Set::spec(1);
         spec["users"][0]["secret"] = json!("clerk-password");
@@ -165,7 +165,7 @@ async fn a_missing_password_is_told_and_a_new_one_is_taken_by_users() -> Result<
 
 #[tokio::test]
 async fn tls_is_changed_one_step_at_a_time() -> Result<()> {
-    on_stage("tls", |lab, namespace| async move {
+    on_light_stage("tls", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;

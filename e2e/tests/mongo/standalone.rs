@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
 use e2e::Lab;
-use e2e::stage::{eventually, on_stage};
+use e2e::stage::{eventually, on_light_stage};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use mongodb::Client;
@@ -123,7 +123,7 @@ impl Plain {
 
 #[tokio::test]
 async fn the_manifest_with_dns_alone_comes_up_scales_and_survives_its_primary() -> Result<()> {
-    on_stage("plain", |lab, namespace| async move {
+    on_light_stage("plain", |lab, namespace| async move {
         let login = Credential::builder().username("root".to_owned()).password("change-me".to_owned()).source("admin".to_owned()).build();
         let set = Plain::apply(&lab, &namespace, BY_DNS, Some(login)).await?;
         set.ready(3).await?;
@@ -148,7 +148,7 @@ async fn the_manifest_with_dns_alone_comes_up_scales_and_survives_its_primary() 
 
 #[tokio::test]
 async fn the_manifest_with_labels_comes_up_scales_and_takes_a_forbidden_api_for_no_answer() -> Result<()> {
-    on_stage("labels", |lab, namespace| async move {
+    on_light_stage("labels", |lab, namespace| async move {
         let set = Plain::apply(&lab, &namespace, BY_LABELS, None).await?;
         set.ready(3).await?;
         set.seats(3, 3).await?;

@@ -1,7 +1,7 @@
 //! Planned changes of primary: on request, before a pod goes, in the order of an update.
 
 use anyhow::{Result, ensure};
-use e2e::stage::{eventually, on_stage};
+use e2e::stage::{eventually, on_light_stage};
 use serde_json::json;
 
 use crate::rig::{OTHER_IMAGE, Set};
@@ -9,7 +9,7 @@ use crate::writer::Writer;
 
 #[tokio::test]
 async fn a_switchover_goes_to_whom_is_asked_for_and_an_evicted_primary_hands_over() -> Result<()> {
-    on_stage("switch", |lab, namespace| async move {
+    on_light_stage("switch", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;
@@ -32,7 +32,7 @@ async fn a_switchover_goes_to_whom_is_asked_for_and_an_evicted_primary_hands_ove
 
 #[tokio::test]
 async fn an_update_rolls_secondaries_first_and_loses_no_write() -> Result<()> {
-    on_stage("update", |lab, namespace| async move {
+    on_light_stage("update", |lab, namespace| async move {
         let set = Set::create(&lab, &namespace, 3).await?;
         let writer = Writer::start(&set, 1).await?;
         writer.goes_on().await?;

@@ -136,7 +136,8 @@ pub fn go_on(view: &View<'_>, leader: u32, transition: &Transition) -> Decision 
     };
     let new = view.desired.member_name(to);
     let late = view.seconds_since(&transition.since) > DEADLINE_SECONDS;
-    if late || !view.can_lead(to) {
+    // Who has won its election already is no secondary any more, and the old leader may not have heard of it yet.
+    if late || !(view.can_lead(to) || view.is_elected(to)) {
         let why = if late { "the deadline has passed".to_owned() } else { format!("{new} can not lead any more") };
         return change(
             view,
