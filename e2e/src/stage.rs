@@ -19,8 +19,8 @@ pub const SYSTEM: &str = "understudy-system";
 const PATIENCE: Duration = Duration::from_secs(240);
 /// A single question to the API server or a database.
 const ANSWER: Duration = Duration::from_secs(30);
-/// What two cores carry at a time: six mysqlds, and more only makes each test slower; or twice as many of the model of mongod.
-static STAGES: Semaphore = Semaphore::const_new(4);
+/// What two cores carry at a time: clusters of mysqlds for three tests, which mostly wait, or twice as many of the model of mongod.
+static STAGES: Semaphore = Semaphore::const_new(6);
 const HEAVY: u32 = 2;
 const LIGHT: u32 = 1;
 static OPERATOR: OnceCell<()> = OnceCell::const_new();

@@ -54,7 +54,7 @@ enum Command {
         #[arg(long, conflicts_with = "socket")]
         mongod: Option<u16>,
     },
-    /// Run a mysqld as process 1, and end it so that no client is told what nobody else holds.
+    /// Run the database as process 1, and end it so that no client is told what nobody else holds.
     Guard {
         /// Port of the sidecar's probes.
         #[arg(long, default_value_t = HEALTH_PORT)]

@@ -1,8 +1,9 @@
-//! Process 1 of the database container: runs mysqld, and decides how it ends.
+//! Process 1 of the database container: runs the server, and decides how it ends.
 //!
 //! A mysqld that is told to shut down lets go of commits that wait for acknowledgements, and tells their clients that they are done
 //! ("SEMISYNC: Forced shutdown"). Whoever is promoted then may hold none of them. So a primary that nobody relieved is never shut down:
-//! it is killed, as a crash would do, and recovers when it starts. Anybody else ends in order (I4).
+//! it is killed, as a crash would do, and recovers when it starts. Anybody else ends in order (I4). A mongod acknowledges nothing falsely
+//! when it ends, and has no need of this; who leads and was not relieved is killed all the same, which loses nothing.
 
 use std::ffi::OsString;
 use std::io;
@@ -45,7 +46,7 @@ async fn stand_by(command: &[OsString], port: u16) -> io::Result<ExitStatus> {
         if is_released(port).await {
             kill_process(pid, Signal::TERM)?;
         } else {
-            eprintln!("sidecar: nobody relieved this server, and a shutdown would tell clients what nobody else holds: it is killed");
+            eprintln!("sidecar: nobody relieved this server of its clients: it is killed, as a crash would do, and recovers when it starts");
             child.start_kill()?;
         }
     }
