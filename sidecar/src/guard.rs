@@ -46,7 +46,9 @@ async fn stand_by(command: &[OsString], port: u16) -> io::Result<ExitStatus> {
         if is_released(port).await {
             kill_process(pid, Signal::TERM)?;
         } else {
-            eprintln!("sidecar: nobody relieved this server of its clients: it is killed, as a crash would do, and recovers when it starts");
+            eprintln!(
+                "sidecar: nobody relieved this server of its clients: it is killed, as a crash would do, and recovers when it starts"
+            );
             child.start_kill()?;
         }
     }
