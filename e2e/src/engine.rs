@@ -28,8 +28,10 @@ pub trait Engine: Clone + Send + Sync + 'static {
     type Object: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static;
     /// What statements go through.
     type Connection: Send;
-    /// Name of the server's container, and of its port.
+    /// What it is called here.
     const NAME: &'static str;
+    /// Name of the server's container.
+    const CONTAINER: &'static str;
     /// Where the server listens.
     const PORT: u16;
 
@@ -120,7 +122,7 @@ impl<E: Engine> Cluster<E> {
 
     /// Kills process 1 of a member's server.
     pub async fn crash(&self, member: &str) -> Result<()> {
-        self.lab.kill_container(&self.namespace, member, E::NAME).await
+        self.lab.kill_container(&self.namespace, member, E::CONTAINER).await
     }
 
     /// Deletes a pod; without grace its processes get SIGKILL, and its name is free at once.

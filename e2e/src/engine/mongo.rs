@@ -59,6 +59,7 @@ impl Engine for Mongo {
     type Object = MongoReplicaSet;
     type Connection = Client;
     const NAME: &'static str = "mongo";
+    const CONTAINER: &'static str = "mongodb";
     const PORT: u16 = 27017;
 
     fn glance(object: &MongoReplicaSet) -> Option<Glance> {

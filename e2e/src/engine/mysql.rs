@@ -22,6 +22,7 @@ impl Engine for MySql {
     type Object = MySQLCluster;
     type Connection = Conn;
     const NAME: &'static str = "mysql";
+    const CONTAINER: &'static str = "mysql";
     const PORT: u16 = 3306;
 
     fn glance(object: &MySQLCluster) -> Option<Glance> {

@@ -71,20 +71,20 @@ impl<E: Workload> Nemesis<E> {
         let (member, replica) = (&members[step.pick % members.len()], &replicas[step.pick % replicas.len()]);
         let hold = step.hold.as_secs_f64();
         match step.fault {
-            Fault::KillPrimary => self.kill(&primary, E::NAME).await,
+            Fault::KillPrimary => self.kill(&primary, E::CONTAINER).await,
             Fault::KillPrimaryTwice => {
-                self.kill(&primary, E::NAME).await?;
+                self.kill(&primary, E::CONTAINER).await?;
                 let end = Instant::now() + SECOND_KILL;
                 while Instant::now() < end && self.cluster.primary().await? == primary {
                     sleep(Duration::from_millis(20)).await;
                 }
                 let second = self.cluster.primary().await?;
-                self.kill(&second, E::NAME).await
+                self.kill(&second, E::CONTAINER).await
             }
-            Fault::KillReplica => self.kill(replica, E::NAME).await,
+            Fault::KillReplica => self.kill(replica, E::CONTAINER).await,
             Fault::KillEveryDatabase => {
                 for member in &members {
-                    self.kill(member, E::NAME).await?;
+                    self.kill(member, E::CONTAINER).await?;
                 }
                 Ok(())
             }
