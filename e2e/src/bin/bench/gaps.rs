@@ -78,7 +78,9 @@ pub async fn mongo(lab: &Lab, ui: &Ui) -> Result<()> {
 async fn grow(cluster: &Cluster<Mongo>, ui: &Ui, server: &str) -> Result<()> {
     let application = Mongo::of(&cluster.lab, &cluster.namespace, &cluster.name).await?;
     let writer = Writer::start(&application).await?;
-    sleep(CALM).await;
+    while writer.count() == 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
     let start = Instant::now();
     let patch = Patch::Merge(json!({"spec": {"replicas": GROWN}}));
     cluster.api().patch(&cluster.name, &PatchParams::default(), &patch).await?;
