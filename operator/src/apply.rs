@@ -19,12 +19,11 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::build::Objects;
+use crate::build::{self, Objects};
 use crate::desired::Desired;
 use crate::engine::Engine;
 use crate::names::{RECORD_LABEL, selector_text};
@@ -326,5 +325,5 @@ fn with_hash<K: Child>(wanted: &K) -> (Value, String) {
 
 /// Keys of JSON objects are sorted, so that equal values have equal text.
 fn fingerprint(value: &Value) -> String {
-    digest(&SHA256, value.to_string().as_bytes()).as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    build::fingerprint(&value.to_string(), 8)
 }

@@ -68,8 +68,13 @@ pub fn config_map<E: Engine>(desired: &Desired<E>, file: &str, text: String) -> 
 /// Name of the ConfigMap that holds `text`.
 #[must_use]
 pub fn map_name(cluster: &str, text: &str) -> String {
-    let hash: String = digest(&SHA256, text.as_bytes()).as_ref()[..5].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{cluster}-config-{hash}")
+    format!("{cluster}-config-{}", fingerprint(text, 5))
+}
+
+/// What tells `text` from another one, and nothing of it: the first so many bytes of its digest.
+#[must_use]
+pub fn fingerprint(text: &str, bytes: usize) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The objects around the pods of `spec`, whose configuration is in `config_map`.

@@ -3,9 +3,8 @@
 //! mongod reads its key file when it starts, takes any key that is in it, and tries the second where the first is refused. So a key is
 //! replaced in two rounds of restarts: the new one is added to the old everywhere, and then the old one goes.
 
-use ring::digest::{SHA256, digest};
-
 use super::observed::Observed;
+use crate::build;
 
 /// Key of the key file in `NAME-system`.
 pub const FILE: &str = "keyfile";
@@ -86,7 +85,7 @@ pub fn both(old: &str, new: &str) -> String {
 /// What tells a key file from another, and nothing of its keys.
 #[must_use]
 pub fn digest_of(file: &str) -> String {
-    digest(&SHA256, file.as_bytes()).as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    build::fingerprint(file, 8)
 }
 
 #[cfg(test)]
