@@ -2,7 +2,7 @@
 //!
 //! One mTLS connection (TLS 1.3, HTTP/2) a member carries both directions: the operator `PUT`s an [`Order`] to
 //! [`route::ASSIGNMENT`], and reads [`Report`]s, one JSON document a line, from [`route::REPORTS`]. The engine's own
-//! vocabulary ([`mysql::Assignment`], [`mysql::State`]; [`mongo::Assignment`], [`mongo::State`]) and its value maths ([`gtid::GtidSet`]) live
+//! vocabulary ([`mysql::Assignment`], [`mysql::State`]; [`mongo::Assignment`], [`mongo::State`]; [`redis::Assignment`], [`redis::State`]) and its value maths ([`gtid::GtidSet`]) live
 //! here too, so that deciding needs neither a server nor a driver. What states of all engines have in common is in [`member`]. Who is a member of a MongoDB replica set is planned here ([`mongo::plan`]), since the operator and a
 //! sidecar on its own both ask. No Kubernetes, no database driver, no other policy belongs in this package.
 
@@ -11,6 +11,7 @@ pub mod gtid;
 pub mod member;
 pub mod mongo;
 pub mod mysql;
+pub mod redis;
 
 use serde::{Deserialize, Serialize};
 
