@@ -17,7 +17,7 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("usr/sbin/conntrack", "conntrack", "kube-proxy forgets dead endpoints"),
     ("usr/bin/ip", "iproute2", "bridges and routes"),
     ("usr/bin/mount", "mount", "volumes"),
-    ("usr/bin/mmdebstrap", "mmdebstrap", "unpacks MySQL's Debian packages into an image"),
+    ("usr/bin/mmdebstrap", "mmdebstrap", "unpacks the databases' Debian packages into images"),
     ("usr/bin/buildah", "buildah", "builds images without a daemon"),
 ];
 

@@ -12,12 +12,20 @@ use crate::node::Node;
 use crate::run;
 use crate::ui::Ui;
 
+mod debian;
+
 /// Holds a pod's namespaces open.
 pub const PAUSE: &str = "localhost/pause:1";
 /// A real MySQL, laid out like the official image: uid 999 is `mysql`, no configuration of its own.
 pub const MYSQL: &str = "localhost/mysql:9.7";
 /// The same bytes under a second name, so that tests can change the image of a cluster.
 pub const MYSQL_B: &str = "localhost/mysql:9.7-b";
+/// A real Redis, laid out like the official image: uid 999 is `redis`, no configuration of its own.
+pub const REDIS: &str = "localhost/redis:7.0";
+/// The same bytes under a second name.
+pub const REDIS_B: &str = "localhost/redis:7.0-b";
+/// A real Valkey, laid out like the official image: uid 999 is `valkey`.
+pub const VALKEY: &str = "localhost/valkey:9";
 /// What stands for MongoDB: the model of mongod, playing 5.0; or a real one, from `MONGO_IMAGE_ROOTFS`.
 pub const MONGO: &str = "localhost/mongo:5.0";
 /// The same bytes under a second name.
@@ -31,21 +39,6 @@ pub const UNDERSTUDY: &str = "localhost/understudy:dev";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC: &str = "-C target-feature=+crt-static";
 
-/// Runs inside the unpacked system (`$1`): the user of the official image, then nothing that the server does not need.
-const MYSQL_RECIPE: &str = r#"
-set -eu
-chroot "$1" sh -c '
-  group=$(getent group 999 | cut -d: -f1); [ -z "$group" ] || [ "$group" = mysql ] || groupdel "$group"
-  user=$(getent passwd 999 | cut -d: -f1); [ -z "$user" ] || [ "$user" = mysql ] || userdel "$user"
-  groupmod -g 999 mysql && usermod -u 999 -g 999 mysql
-  mysqld --version | grep -q " 9\.7\."'
-rm -rf "$1"/etc/mysql "$1"/etc/my.cnf "$1"/var/lib/mysql "$1"/var/lib/mysql-upgrade "$1"/var/log/mysql "$1"/usr/share/doc "$1"/usr/share/man \
-  "$1"/usr/share/locale "$1"/usr/lib/x86_64-linux-gnu/perl "$1"/usr/share/perl "$1"/usr/bin/myisam* "$1"/usr/bin/mysqlslap
-for dir in lib/mysql lib/mysql-files lib/mysql-keyring; do
-  mkdir -p "$1/var/$dir"; chroot "$1" chown 999:999 "/var/$dir"; chmod 750 "$1/var/$dir"
-done
-"#;
-const MYSQL_DOCKERFILE: &str = "FROM scratch\nADD rootfs.tar /\nRUN [\"mkdir\", \"-m\", \"1777\", \"/run/mysqld\"]\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nUSER 999\nCMD [\"mysqld\"]\n";
 /// A model of mongod where mongod is, in a system as bare as can be. It says itself what it is.
 const MODEL_DOCKERFILE: &str =
     "FROM scratch\nCOPY mongod-model /usr/bin/mongod\nENV PATH=/usr/bin MONGOD_MODEL_VERSION=PLAYED\nUSER 999\nCMD [\"mongod\"]\n";
@@ -67,7 +60,9 @@ pub struct Image {
 /// The images that do not come from this checkout, built when the cache lacks them.
 pub async fn base(dirs: &Dirs, ui: &Ui) -> Result<Vec<Image>> {
     let _lock = lock(dirs).await?;
-    Ok(vec![pause(dirs, ui).await?, mysql(dirs, ui).await?])
+    let mut images = vec![pause(dirs, ui).await?];
+    images.extend(debian::servers(dirs, ui).await?);
+    Ok(images)
 }
 
 /// What this checkout has to build.
@@ -161,33 +156,6 @@ async fn pause(dirs: &Dirs, ui: &Ui) -> Result<Image> {
         fs::remove_dir_all(&work)?;
     }
     Ok(Image { archive, names: vec![PAUSE.into()] })
-}
-
-async fn mysql(dirs: &Dirs, ui: &Ui) -> Result<Image> {
-    let archive = dirs.cache.join(format!("images/mysql-9.7-{}.tar", digest([MYSQL_RECIPE, MYSQL_DOCKERFILE])));
-    if !archive.exists() {
-        let work = fresh_dir(dirs, "work-mysql")?;
-        let (recipe, rootfs) = (work.join("recipe.sh"), work.join("rootfs.tar"));
-        fs::write(&recipe, MYSQL_RECIPE)?;
-        // Without one, mmdebstrap takes Debian's own.
-        let mirror = std::env::var_os("UNDERSTUDY_DEBIAN_MIRROR");
-        ui.step("download MySQL's Debian packages", async {
-            run::output(
-                run::command("mmdebstrap")
-                    .args(["--mode=root", "--variant=minbase", "--include=mysql-server", "--aptopt=Acquire::Check-Valid-Until \"false\""])
-                    .arg(format!("--customize-hook=sh {} \"$1\"", recipe.display()))
-                    .arg("sid")
-                    .args([&rootfs])
-                    .args(mirror),
-            )
-            .await
-        })
-        .await
-        .context("Debian unstable must offer MySQL 9.7 (mysql-server); set UNDERSTUDY_DEBIAN_MIRROR to a snapshot that does")?;
-        build(dirs, ui, MYSQL, &archive, MYSQL_DOCKERFILE, &[rootfs]).await?;
-        fs::remove_dir_all(&work)?;
-    }
-    Ok(Image { archive, names: vec![MYSQL.into(), MYSQL_B.into()] })
 }
 
 /// A real mongod where a variable names one, else the model of one of this version.

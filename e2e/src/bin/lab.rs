@@ -103,6 +103,9 @@ async fn run(command: Command) -> Result<()> {
             host::install_packages(&ui).await?;
             let mut all = images::base(&dirs, &ui).await?;
             all.extend(images::ours(&dirs, &ui).await?);
+            for image in &all {
+                ui.say(&format!("{}: {}", image.names.join(", "), image.archive.display()));
+            }
             images::load(&dirs, &all, &ui).await
         }
         Command::Load { image } => {

@@ -3,6 +3,8 @@
 
 mod condemned;
 mod fence;
+#[path = "../common/image.rs"]
+mod image;
 mod interruptions;
 mod life;
 mod prompt;

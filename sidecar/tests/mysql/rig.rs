@@ -20,6 +20,8 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::image;
+
 /// Nothing in these tests takes longer, unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Two cores hold one cluster at a time.
@@ -373,67 +375,18 @@ async fn kubelet(config: Config, pid: Arc<AtomicU32>) {
     }
 }
 
-/// A program needs the libraries of its own root file system.
+/// A program of the MySQL image, callable.
 fn wrapper(dir: &Path, name: &str) {
-    let root = root();
-    let root = root.display();
     // `mysqld` refuses to run as root unless told.
     let (program, root_too) = match name {
-        "mysqld" => ("usr/sbin/mysqld", "if [ \"$(id -u)\" = 0 ]; then set -- \"$@\" --user=root; fi\n"),
-        _ => (&*format!("usr/bin/{name}"), ""),
+        "mysqld" => ("usr/sbin/mysqld".to_owned(), "if [ \"$(id -u)\" = 0 ]; then set -- \"$@\" --user=root; fi\n"),
+        _ => (format!("usr/bin/{name}"), ""),
     };
-    let text = format!(
-        "#!/bin/sh\n{root_too}exec {root}/usr/lib64/ld-linux-x86-64.so.2 \
-         --library-path {root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/mysql/private {root}/{program} \"$@\"\n"
-    );
-    let path = dir.join(name);
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    image::wrapper(dir, root(), &program, &["usr/lib/mysql/private"], root_too);
 }
 
-/// The root file system of the MySQL image: `MYSQLD_ROOT`, or unpacked once from the lab's image in the cache.
+/// The root file system of the MySQL image.
 fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    ROOT.get_or_init(|| match std::env::var_os("MYSQLD_ROOT") {
-        Some(root) => root.into(),
-        None => unpacked(),
-    })
-}
-
-fn unpacked() -> PathBuf {
-    let cache = std::env::var_os("UNDERSTUDY_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/understudy")))
-        .expect("UNDERSTUDY_CACHE or HOME");
-    let archive = fs::read_dir(cache.join("images"))
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mysql-9.7-")))
-        .expect(
-            "no MySQL image in the cache: run `cargo run -p e2e --bin lab -- images`, or set MYSQLD_ROOT to a root file system with mysqld",
-        );
-    let root = cache.join("mysqld-root").join(archive.file_stem().unwrap());
-    if !root.exists() {
-        let draft = root.with_extension(format!("draft-{}", std::process::id()));
-        let image = draft.join("image");
-        fs::create_dir_all(&image).unwrap();
-        let tar = |arguments: &[&str], into: &Path| {
-            let done = std::process::Command::new("tar").arg("-C").arg(into).args(arguments).status().unwrap();
-            assert!(done.success(), "tar {arguments:?}");
-        };
-        tar(&["-xf", &archive.to_string_lossy()], &image);
-        let json = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
-        let blob = |digest: &serde_json::Value| image.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
-        let manifest = json(blob(&json(image.join("index.json"))["manifests"][0]["digest"]));
-        let files = draft.join("root");
-        fs::create_dir_all(&files).unwrap();
-        for layer in manifest["layers"].as_array().unwrap() {
-            tar(&["--exclude=dev/*", "-xf", &blob(&layer["digest"]).to_string_lossy()], &files);
-        }
-        // Another test process may have been faster: its tree is as good.
-        let _ = fs::rename(&files, &root);
-        fs::remove_dir_all(&draft).unwrap();
-    }
-    root
+    ROOT.get_or_init(|| image::root("mysql-9.7", "MYSQLD_ROOT"))
 }
