@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod decisions;
 pub mod mongo;
 pub mod mysql;
+pub mod redis;
 pub mod shared;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -20,7 +21,7 @@ pub const GROUP: &str = "understudy.dev";
 /// Every custom resource definition: a new engine is one line here.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![mysql::MySQLCluster::crd(), mongo::MongoReplicaSet::crd()];
+    let mut all = vec![mysql::MySQLCluster::crd(), mongo::MongoReplicaSet::crd(), redis::RedisReplication::crd()];
     for version in all.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             known_formats(schema);
