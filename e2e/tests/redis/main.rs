@@ -1,0 +1,4 @@
+//! `RedisReplication` in the lab: the operator from its Helm chart, real Redis and Valkey, real clients, through the Services.
+//!
+//! Needs a running lab: `lab up`, then `cargo test -p e2e --features lab --test redisreplication`. Each test has a namespace of its own, with
+//! Pod Security *restricted* enforced, and prints pods, events and logs when it fails. A write counts when `WAIT 1` has said so.
