@@ -27,8 +27,8 @@ pub struct Position {
     /// The history that this one went on from, and how many bytes of it are part of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Ancestor>,
-    /// The process has forgotten it, as one does that loads an append-only file: this is what the sidecar saw last, so it holds at
-    /// least that, and perhaps a second more.
+    /// The process has forgotten it, as one does that loads an append-only file, and did not end in order: this is what the sidecar saw last, so
+    /// it holds at least that, and perhaps a second more.
     #[serde(default)]
     pub recovered: bool,
     /// It wrote this history itself when that was seen: it may hold what nobody else does.

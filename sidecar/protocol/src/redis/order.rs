@@ -25,6 +25,10 @@ pub struct Assignment {
 pub enum Part {
     /// Accept writes (`REPLICAOF NO ONE`).
     Primary {
+        /// [`State::identity`](super::State::identity) of the data that lead. Other data under this name, of an empty volume or of a process that
+        /// forgot everything, never open (I10). `None` only where nobody ever led.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
         /// Ordinals that may replicate from this server: their accounts are on, all others' are off and what those hold open is cut off. So
         /// nobody answers a `WAIT` who is not recorded to (I2).
         admitted: Vec<u32>,
@@ -89,13 +93,11 @@ pub struct User {
 // === impl Assignment ===
 
 impl Assignment {
-    /// How many replicas must hold a write; `None` where nobody may write.
+    /// How many replicas hold a write before the client hears of it: none, since a client that wants to know asks by `WAIT`. `None` where nobody may
+    /// write.
     #[must_use]
     pub fn acks(&self) -> Option<u32> {
-        match self.part {
-            Part::Primary { min_replicas, .. } => Some(min_replicas),
-            _ => None,
-        }
+        matches!(self.part, Part::Primary { .. }).then_some(0)
     }
 
     /// Whom to follow.
@@ -118,6 +120,7 @@ mod tests {
         let users = vec![User { name: "app".into(), rules: "~* +@all".into() }];
         let primary = Assignment {
             part: Part::Primary {
+                identity: Some("b".into()),
                 admitted: vec![1, 2],
                 min_replicas: 1,
                 max_lag_seconds: 10,

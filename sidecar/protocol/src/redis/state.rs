@@ -46,7 +46,8 @@ pub struct State {
     /// It is to be primary, and has closed itself: neither the operator nor a majority of the members is in reach.
     #[serde(default)]
     pub fenced: bool,
-    /// Tells these data from those of another volume, or, without persistence, of another process.
+    /// Tells these data from those of another volume, or, without persistence, of another process. New when what it held is thrown away for a
+    /// full copy: from then on it no longer holds what it acknowledged. One that held nothing keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// Whether what it holds survives its process.
@@ -119,7 +120,7 @@ pub struct Replication {
     pub source: String,
     /// `master_link_status:up`.
     pub connected: bool,
-    /// Seconds since it last heard anything on it; absent when not known. A primary pings its replicas every 10 seconds, an idle link says no more.
+    /// Seconds since it last heard anything on it; absent when not known. A primary pings its replicas each second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
 }
