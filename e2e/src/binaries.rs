@@ -126,15 +126,16 @@ pub(crate) fn fresh_dir(dirs: &Dirs, name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-async fn require_go() -> Result<()> {
-    let version =
-        run::output(run::command("go").arg("version")).await.context("Go builds Kubernetes for the lab: install it from go.dev")?;
+pub(crate) async fn require_go() -> Result<()> {
+    let version = run::output(run::command("go").arg("version"))
+        .await
+        .context("Go builds what the lab runs, Kubernetes above all: install it from go.dev")?;
     ensure!(version.starts_with("go version go"), "`go version` said {version}");
     Ok(())
 }
 
 /// A cache entry appears whole or not at all: an interrupted build leaves none.
-fn keep(built: &Path, path: &Path) -> Result<()> {
+pub(crate) fn keep(built: &Path, path: &Path) -> Result<()> {
     std::fs::create_dir_all(path.parent().context("a cache entry lies in a directory")?)?;
     std::fs::rename(built, path).with_context(|| format!("cannot keep {}", path.display()))
 }

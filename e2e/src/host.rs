@@ -21,6 +21,9 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("usr/bin/buildah", "buildah", "builds images without a daemon"),
 ];
 
+/// Debian's own: another one in the path may be anything.
+pub const PYTHON: &str = "/usr/bin/python3";
+
 /// Is this process root?
 pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|proc| proc.uid() == 0)
@@ -42,8 +45,21 @@ pub async fn install_packages(ui: &Ui) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    install(ui, &missing.into_iter().map(|(_, package, purpose)| (*package, *purpose)).collect::<Vec<_>>()).await
+}
+
+/// Installs Debian's Python if it is missing, or without what makes environments.
+pub async fn install_python(ui: &Ui) -> Result<()> {
+    // Debian keeps `ensurepip` in a package of its own, named by the version.
+    if run::output(run::command(PYTHON).args(["-c", "import ensurepip, venv"])).await.is_ok() {
+        return Ok(());
+    }
+    install(ui, &[("python3-venv", "runs redis-py in tests")]).await
+}
+
+async fn install(ui: &Ui, packages: &[(&str, &str)]) -> Result<()> {
     ui.say("Installing Debian packages (as root, with apt-get):");
-    for (_, package, purpose) in &missing {
+    for (package, purpose) in packages {
         ui.say(&format!("  {package}: {purpose}"));
     }
     let apt = || {
@@ -56,7 +72,7 @@ pub async fn install_packages(ui: &Ui) -> Result<()> {
         if let Err(error) = run::output(apt().arg("update")).await {
             ui.say(&format!("apt-get update: {error:#}"));
         }
-        run::output(apt().args(["install", "-y", "--no-install-recommends"]).args(missing.iter().map(|(_, package, _)| package))).await
+        run::output(apt().args(["install", "-y", "--no-install-recommends"]).args(packages.iter().map(|(package, _)| package))).await
     })
     .await
     .context("the lab runs on Debian 12 or newer; on another system install these packages by hand")?;

@@ -3,6 +3,7 @@
 //! - [`Lab`]: attach to the lab that `lab up` started; clients, helm, and the faults a test can cause (`nemesis`).
 //! - [`ControlPlane`]: etcd and kube-apiserver for one test, no root needed.
 //! - [`history`]: what clients saw under faults, and the checker of it; [`engine`]: their way in, and what differs between databases.
+//! - [`clients`]: programs that use other people's client libraries for Redis as an application does.
 //! - [`Plugin`]: `kubectl understudy` as a user runs it.
 //! - [`stage`]: what tests of the operator stand on; [`TestNamespace`]: a namespace under Pod Security *restricted* that tells its story when the test fails.
 //!
@@ -12,6 +13,7 @@
 
 pub mod audit;
 pub mod binaries;
+pub mod clients;
 pub mod cluster;
 pub mod control_plane;
 pub mod dirs;
