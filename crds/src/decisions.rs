@@ -100,7 +100,7 @@ pub struct Input {
     /// The last order it accepted, and whether that holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
-    /// How much of the history it holds: MySQL's GTID set, MongoDB's optime.
+    /// How much of the history it holds: MySQL's GTID set, MongoDB's optime, Redis' offset in which history.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     /// Whom it follows, and whether it receives and applies.
@@ -109,7 +109,7 @@ pub struct Input {
     /// Age of the oldest transaction it has received and not applied, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<u64>,
-    /// Which data directory: `@@server_uuid` of MySQL.
+    /// Which data directory: `@@server_uuid` of MySQL, the identity of Redis' data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_uuid: Option<String>,
     /// What is wrong with it.

@@ -182,6 +182,7 @@ pub enum Tls {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[x_kube(
     validation = Rule::new("self.name.matches('^[A-Za-z0-9][A-Za-z0-9_-]*$') && !self.name.startsWith('understudy')").message("users.name: use letters, digits, '_' and '-'; names that begin with understudy are the operator's own"),
+    validation = Rule::new("!(self.name in ['host', 'port', 'sentinel', 'masterName'])").message("users.name: the Secret NAME-app has this key already; choose another name"),
     validation = Rule::new("!self.rules.matches('[^ -~]')").message("users.rules: one line of printable text"),
     validation = Rule::new("self.rules.split(' ').all(rule, !rule.lowerAscii().matches('^([<>#!].*|on|off|nopass|resetpass|reset|clearselectors|sanitize-payload|skip-sanitize-payload)$'))").message("users.rules: passwords and on or off are not given here; name a Secret in users.secret, and take the user out to shut it out"),
     validation = Rule::new("!has(self.secret) || self.secret != ''").message("users.secret: name a Secret with the key 'password', or leave it out and one is made")
@@ -360,6 +361,9 @@ pub struct MemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
+
+/// Keys of `NAME-app` that are no user's.
+pub const RESERVED_USERS: &[&str] = &["host", "port", "sentinel", "masterName"];
 
 /// Options of redis.conf that the operator owns.
 pub const OWNED_OPTIONS: &[&str] = &[

@@ -25,6 +25,7 @@ pub mod pauses;
 pub mod pki;
 pub mod quantity;
 pub mod reconcile;
+pub mod redis;
 pub mod rollout;
 pub mod run;
 pub mod secrets;

@@ -63,6 +63,18 @@ pub fn app(cluster: &str) -> String {
     format!("{cluster}-app")
 }
 
+/// Secret with the passwords that members take of applications, where those are kept apart from [`app`]; members mount it.
+#[must_use]
+pub fn users(cluster: &str) -> String {
+    format!("{cluster}-users")
+}
+
+/// Service of every sidecar that answers as a Sentinel does.
+#[must_use]
+pub fn sentinel(cluster: &str) -> String {
+    format!("{cluster}-sentinel")
+}
+
 /// Secret with the certificates that members mount.
 #[must_use]
 pub fn tls(cluster: &str) -> String {

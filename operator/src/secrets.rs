@@ -169,12 +169,18 @@ impl<E: Engine> Secrets<'_, E> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn write(&self, slot: &Slot, type_: &str, data: Data, annotation: Option<(&str, &str)>) -> Result<(), ApplyError> {
+    pub async fn write<'a>(
+        &self,
+        slot: &Slot,
+        type_: &str,
+        data: Data,
+        annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), ApplyError> {
         let Slot { name, living } = slot;
         let fresh = || Secret { metadata: metadata(self.desired, name.clone()), type_: Some(type_.to_owned()), ..Secret::default() };
         let mut wanted = living.clone().unwrap_or_else(fresh);
         wanted.data = Some(data);
-        if let Some((key, value)) = annotation {
+        for (key, value) in annotations {
             wanted.metadata.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
         }
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };

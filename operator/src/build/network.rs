@@ -57,7 +57,9 @@ fn exposed<E: Engine>(desired: &Desired<E>, name: String, options: &ServiceOptio
     }
 }
 
-fn port(name: &str, number: u16) -> ServicePort {
+/// A port of a Service.
+#[must_use]
+pub fn port(name: &str, number: u16) -> ServicePort {
     ServicePort {
         name: Some(name.to_owned()),
         port: number.into(),
@@ -67,11 +69,15 @@ fn port(name: &str, number: u16) -> ServicePort {
     }
 }
 
+/// A port that is let through.
+#[must_use]
+pub fn open(number: u16) -> NetworkPolicyPort {
+    NetworkPolicyPort { port: Some(IntOrString::Int(number.into())), protocol: Some("TCP".to_owned()), end_port: None }
+}
+
 /// Anybody may speak to the database and read the probes; orders come from the operator, in whatever namespace it runs. Every caller must
 /// still show its certificate.
 pub(super) fn policy<E: Engine>(desired: &Desired<E>) -> NetworkPolicy {
-    let open =
-        |number: u16| NetworkPolicyPort { port: Some(IntOrString::Int(number.into())), protocol: Some("TCP".to_owned()), end_port: None };
     let operator = LabelSelector {
         match_labels: Some([(OPERATOR_LABEL.0.to_owned(), OPERATOR_LABEL.1.to_owned())].into()),
         ..LabelSelector::default()

@@ -17,7 +17,7 @@ use crate::names;
 
 /// Where the sidecar is installed.
 pub const SIDECAR: &str = "/understudy/bin/sidecar";
-/// The database's user in the official images of MySQL and MongoDB.
+/// The database's user in the official images of MySQL, MongoDB, Redis and Valkey.
 const USER: i64 = 999;
 /// A copy or a crash recovery takes as long as it takes: a startup probe that gives up would only begin it anew. About a year.
 pub const FOR_EVER: i32 = 365 * 24 * 3600;
@@ -232,7 +232,9 @@ pub fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only: read_only.then_some(true), ..VolumeMount::default() }
 }
 
-fn port(name: &str, number: u16) -> ContainerPort {
+/// A port of a container.
+#[must_use]
+pub fn port(name: &str, number: u16) -> ContainerPort {
     ContainerPort {
         name: Some(name.to_owned()),
         container_port: number.into(),
