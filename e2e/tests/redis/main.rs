@@ -2,3 +2,12 @@
 //!
 //! Needs a running lab: `lab up`, then `cargo test -p e2e --features lab --test redisreplication`. Each test has a namespace of its own, with
 //! Pod Security *restricted* enforced, and prints pods, events and logs when it fails. A write counts when `WAIT 1` has said so.
+
+mod births;
+mod changes;
+mod failover;
+mod pool;
+mod rig;
+mod scales;
+mod way;
+mod writer;
