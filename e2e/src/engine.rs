@@ -18,9 +18,11 @@ use crate::lab::Lab;
 
 mod mongo;
 mod mysql;
+mod redis;
 
 pub use mongo::Mongo;
 pub use mysql::MySql;
+pub use redis::Redis;
 
 /// An application of one cluster: what the Secrets and Services tell it, fetched once, so that a connection needs no API server.
 pub trait Engine: Clone + Send + Sync + 'static {

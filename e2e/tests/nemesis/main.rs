@@ -12,6 +12,8 @@
 mod chance;
 mod clients;
 mod deeds;
+#[path = "../../../sidecar/tests/common/image.rs"]
+mod image;
 mod log;
 #[path = "../mongo/rig.rs"]
 #[allow(dead_code, reason = "the other suite uses the rest")]
@@ -28,7 +30,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::engine::{Cluster, Mongo, MySql};
+use e2e::engine::{Cluster, Mongo, MySql, Redis};
 use e2e::history::{self, Anomaly, History, Lists};
 use e2e::stage::{eventually, on_stage};
 use e2e::{Engine, Lab};
@@ -83,11 +85,25 @@ async fn five_members_of_mongo_lose_nothing_whatever_happens() -> Result<()> {
     nemesis::<Mongo>(5, Duration::from_secs(90)).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_of_redis_lose_nothing_whatever_happens() -> Result<()> {
+    nemesis::<Redis>(3, Duration::from_secs(60)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_members_of_redis_lose_nothing_whatever_happens() -> Result<()> {
+    // The test command has no time for it.
+    if number("MEMBERS")?.is_none() {
+        return Ok(());
+    }
+    nemesis::<Redis>(5, Duration::from_secs(90)).await
+}
+
 /// `ENGINE`, `MINUTES`, `SEED`, `MEMBERS` and `FAULTS` of the environment go before what the test asks for.
 async fn nemesis<E: Workload>(replicas: u32, long: Duration) -> Result<()> {
     let _alone = ALONE.lock().await;
     let engine = text("ENGINE");
-    let engines = [MySql::NAME, Mongo::NAME];
+    let engines = [MySql::NAME, Mongo::NAME, Redis::NAME];
     ensure!(engine.as_deref().is_none_or(|engine| engines.contains(&engine)), "ENGINE={engine:?} is none of {engines:?}");
     if engine.is_some_and(|engine| engine != E::NAME) || number("MEMBERS")?.is_some_and(|members| members != u64::from(replicas)) {
         return Ok(());

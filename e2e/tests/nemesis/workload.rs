@@ -9,6 +9,7 @@ use e2e::{Engine, Lab};
 
 mod mongo;
 mod mysql;
+mod redis;
 
 /// What came of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
