@@ -1,5 +1,6 @@
 //! The command line: what one may ask for, and in which voice it logs. What `mysql` and `mongo` start is in [`shell`](crate::shell).
 
+use std::env::args_os;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::{guard, live, mysql, shell};
 
 mod mongod;
+mod peers;
 
 /// Understudy's sidecar.
 #[derive(Debug, Parser)]
@@ -67,6 +69,8 @@ enum Command {
     Mysql(Box<Mysql>),
     /// Stand by a mongod, under an operator or alone.
     Mongo(Box<mongod::Mongo>),
+    /// Look who is behind a headless Service and give the list to a script: Kubernetes' peer-finder.
+    Peers(peers::Peers),
 }
 
 /// What a member is told; the defaults are the pod's layout.
@@ -137,7 +141,7 @@ struct Mysql {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(peers::spelled(args_os()));
     let done = match cli.command {
         Command::Install { dest } => live::install(&dest).with_context(|| format!("installing to {}", dest.display())),
         Command::Guard { health_port, command } => match guard::run(&command, health_port) {
@@ -153,6 +157,10 @@ pub fn main() -> ExitCode {
         Command::Mongo(mongo) => {
             log(cli.log_format, cli.log);
             mongo.start()
+        }
+        Command::Peers(peers) => {
+            log(cli.log_format, cli.log);
+            peers.start()
         }
     };
     match done {

@@ -53,7 +53,7 @@ pub enum DiscoveryError {
 /// Looks for the members of one StatefulSet behind one headless Service.
 #[derive(Clone, Debug)]
 pub struct Discovery {
-    resolver: TokioResolver,
+    targets: Targets,
     names: Vec<Name>,
     /// `NAME-`, which every member's pod name starts with.
     prefix: String,
@@ -78,10 +78,8 @@ impl Discovery {
         let unusable = |reason: String| DiscoveryError::Unusable { service: service.into(), reason };
         let names = names(service, port, config.search()).map_err(unusable)?;
         let stem = member.rsplit_once('-').map_or(member, |(stem, _)| stem);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options();
-        let resolver = builder.build().map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { resolver, names, prefix: format!("{stem}-") })
+        let targets = Targets::new(config).map_err(unusable)?;
+        Ok(Self { targets, names, prefix: format!("{stem}-") })
     }
 
     /// Everybody that the Service names now, oneself included, by ordinal. Empty means that the name server knows nobody.
@@ -90,24 +88,48 @@ impl Discovery {
     /// [`DiscoveryError::Unknown`] when the name server fails or is silent.
     pub async fn peers(&self) -> Result<Vec<Peer>, DiscoveryError> {
         for name in &self.names {
-            let unknown = |reason: String| DiscoveryError::Unknown { name: name.to_string(), reason };
-            let answer = timeout(DEADLINE, self.resolver.lookup(name.clone(), RecordType::SRV));
-            match answer.await.map_err(|_| unknown(format!("silent for {} s", DEADLINE.as_secs())))? {
-                Ok(lookup) => {
-                    let targets = lookup.answers().iter().filter_map(|record| match &record.data {
-                        RData::SRV(srv) => Some(srv.target.to_string()),
-                        _ => None,
-                    });
-                    let peers = members(&self.prefix, targets);
-                    if !peers.is_empty() {
-                        return Ok(peers);
-                    }
-                }
-                Err(error) if said_nobody(&error) => {}
-                Err(error) => return Err(unknown(error.to_string())),
+            let peers = members(&self.prefix, self.targets.of(name).await?.into_iter());
+            if !peers.is_empty() {
+                return Ok(peers);
             }
         }
         Ok(Vec::new())
+    }
+}
+
+/// Asks for the targets of SRV records.
+#[derive(Clone, Debug)]
+pub struct Targets(TokioResolver);
+
+impl Targets {
+    /// By the name servers of `config`.
+    ///
+    /// # Errors
+    /// When they cannot be used, with what is wrong.
+    pub fn new(config: ResolverConfig) -> Result<Self, String> {
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options();
+        builder.build().map(Self).map_err(|error| error.to_string())
+    }
+
+    /// The targets behind `name`, as the records give them. Empty means that the name server knows none.
+    ///
+    /// # Errors
+    /// [`DiscoveryError::Unknown`] when the name server fails or is silent.
+    pub async fn of(&self, name: &Name) -> Result<Vec<String>, DiscoveryError> {
+        let unknown = |reason: String| DiscoveryError::Unknown { name: name.to_string(), reason };
+        let answer = timeout(DEADLINE, self.0.lookup(name.clone(), RecordType::SRV));
+        match answer.await.map_err(|_| unknown(format!("silent for {} s", DEADLINE.as_secs())))? {
+            Ok(lookup) => {
+                let targets = lookup.answers().iter().filter_map(|record| match &record.data {
+                    RData::SRV(srv) => Some(srv.target.to_string()),
+                    _ => None,
+                });
+                Ok(targets.collect())
+            }
+            Err(error) if said_nobody(&error) => Ok(Vec::new()),
+            Err(error) => Err(unknown(error.to_string())),
+        }
     }
 }
 

@@ -61,15 +61,15 @@ pub struct Set {
 }
 
 /// The text of the three files, from one and the same version of the volume.
-struct Files {
+pub(crate) struct Files {
     base: PathBuf,
     ca: Vec<u8>,
-    certificate: Vec<u8>,
-    key: Vec<u8>,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
 }
 
 impl Files {
-    fn read(directory: &Path) -> Result<Self, TlsError> {
+    pub(crate) fn read(directory: &Path) -> Result<Self, TlsError> {
         // The kubelet swaps the symlink `..data`: resolved once, the three files belong together.
         let base = fs::canonicalize(directory.join("..data")).unwrap_or_else(|_| directory.into());
         let read = |name: &str| fs::read(base.join(name)).map_err(|source| TlsError::Read { path: directory.join(name), source });

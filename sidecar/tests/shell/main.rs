@@ -5,6 +5,7 @@ mod binary;
 mod certificates;
 mod contact;
 mod orders;
+mod peer_finder;
 mod probes;
 mod reports;
 mod rig;
