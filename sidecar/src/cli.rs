@@ -1,4 +1,4 @@
-//! The command line: what one may ask for, and in which voice it logs. What `mysql` and `mongo` start is in [`shell`](crate::shell).
+//! The command line: what one may ask for, and in which voice it logs. What `mysql`, `mongo` and `redis` start is in [`shell`](crate::shell).
 
 use std::env::args_os;
 use std::ffi::OsString;
@@ -19,6 +19,7 @@ use crate::{guard, live, mysql, shell};
 
 mod mongod;
 mod peers;
+mod redis;
 
 /// Understudy's sidecar.
 #[derive(Debug, Parser)]
@@ -47,28 +48,36 @@ enum Command {
         /// The file to make.
         dest: PathBuf,
     },
-    /// Exit with 0 if mysqld greets on its socket, or mongod answers on its port.
+    /// Exit with 0 if mysqld greets on its socket, mongod answers on its port, or redis-server on its socket.
     Live {
         /// The socket of a mysqld.
         #[arg(long, default_value = "/understudy/run/mysqld.sock")]
         socket: PathBuf,
         /// The port of a mongod, instead.
-        #[arg(long, conflicts_with = "socket")]
+        #[arg(long, conflicts_with_all = ["socket", "redis"])]
         mongod: Option<u16>,
+        /// The socket of a redis-server or valkey-server, instead.
+        #[arg(long, num_args = 0..=1, default_missing_value = "/understudy/run/redis.sock", conflicts_with = "socket")]
+        redis: Option<PathBuf>,
     },
     /// Run the database as process 1, and end it so that no client is told what nobody else holds.
     Guard {
         /// Port of the sidecar's probes.
         #[arg(long, default_value_t = HEALTH_PORT)]
         health_port: u16,
+        /// Run the redis-server or valkey-server that the sidecar has prepared in this directory, instead of a command.
+        #[arg(long, value_name = "RUN")]
+        redis: Option<PathBuf>,
         /// The command.
-        #[arg(last = true, required = true)]
+        #[arg(last = true, required_unless_present = "redis", conflicts_with = "redis")]
         command: Vec<OsString>,
     },
     /// Stand by a mysqld, under an operator or alone.
     Mysql(Box<Mysql>),
     /// Stand by a mongod, under an operator or alone.
     Mongo(Box<mongod::Mongo>),
+    /// Stand by a redis-server or valkey-server, under an operator or alone.
+    Redis(Box<redis::Redis>),
     /// Look who is behind a headless Service and give the list to a script: Kubernetes' peer-finder.
     Peers(peers::Peers),
 }
@@ -144,11 +153,16 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(peers::spelled(args_os()));
     let done = match cli.command {
         Command::Install { dest } => live::install(&dest).with_context(|| format!("installing to {}", dest.display())),
-        Command::Guard { health_port, command } => match guard::run(&command, health_port) {
-            Ok(code) => return code,
-            Err(error) => Err(anyhow::Error::from(error).context(format!("running {command:?}"))),
-        },
+        Command::Guard { health_port, redis, command } => {
+            let prepared = redis.as_ref().map_or_else(|| Ok(command), |run| guard::redis(run));
+            let end = if redis.is_some() { guard::End::InOrder } else { guard::End::Killed };
+            match prepared.and_then(|command| guard::run(&command, health_port, end)) {
+                Ok(code) => return code,
+                Err(error) => Err(anyhow::Error::from(error).context("running the database")),
+            }
+        }
         Command::Live { mongod: Some(port), .. } => live::knock(port).map_err(anyhow::Error::msg),
+        Command::Live { redis: Some(socket), .. } => live::ping(&socket).map_err(anyhow::Error::msg),
         Command::Live { socket, .. } => live::probe(&socket).map_err(anyhow::Error::msg),
         Command::Mysql(mysql) => {
             log(cli.log_format, cli.log);
@@ -157,6 +171,10 @@ pub fn main() -> ExitCode {
         Command::Mongo(mongo) => {
             log(cli.log_format, cli.log);
             mongo.start()
+        }
+        Command::Redis(redis) => {
+            log(cli.log_format, cli.log);
+            redis.start()
         }
         Command::Peers(peers) => {
             log(cli.log_format, cli.log);

@@ -3,12 +3,13 @@
 //! A mysqld that is told to shut down lets go of commits that wait for acknowledgements, and tells their clients that they are done
 //! ("SEMISYNC: Forced shutdown"). Whoever is promoted then may hold none of them. So a primary that nobody relieved is never shut down:
 //! it is killed, as a crash would do, and recovers when it starts. Anybody else ends in order (I4). A mongod acknowledges nothing falsely
-//! when it ends, and has no need of this; who leads and was not relieved is killed all the same, which loses nothing.
+//! when it ends, and has no need of this; who leads and was not relieved is killed all the same, which loses nothing. A redis-server loses by it what it has not saved, and always ends in order.
 
 use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
@@ -20,19 +21,40 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
+/// Where the sidecar of a Redis member writes which program its image has.
+pub const SERVER_FILE: &str = "server";
+
 /// Kubernetes gives two seconds to a pod that is deleted by force.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a server ends that somebody would miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As in a crash: told to end, it would tell its clients what is not so.
+    Killed,
+    /// In order all the same: it tells nobody anything, and saves what it holds.
+    InOrder,
+}
 
 /// Runs `command` to its end. Asked to end, it asks the sidecar at `port` whether anybody would miss it.
 ///
 /// # Errors
 /// It cannot be started.
-pub fn run(command: &[OsString], port: u16) -> io::Result<ExitCode> {
+pub fn run(command: &[OsString], port: u16, end: End) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(stand_by(command, port)).map(code)
+    runtime.block_on(stand_by(command, port, end)).map(code)
 }
 
-async fn stand_by(command: &[OsString], port: u16) -> io::Result<ExitStatus> {
+/// The command of a Redis or Valkey member, which the sidecar has prepared in `run`.
+///
+/// # Errors
+/// It has not.
+pub fn redis(run: &Path) -> io::Result<Vec<OsString>> {
+    let program = std::fs::read_to_string(run.join(SERVER_FILE))?;
+    Ok(vec![program.trim_end().into(), run.join("redis.conf").into()])
+}
+
+async fn stand_by(command: &[OsString], port: u16, end: End) -> io::Result<ExitStatus> {
     let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no command"))?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut child = Command::new(program).args(arguments).kill_on_drop(true).spawn()?;
@@ -43,7 +65,7 @@ async fn stand_by(command: &[OsString], port: u16) -> io::Result<ExitStatus> {
             _ = int.recv() => {}
         }
         let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else { continue };
-        if is_released(port).await {
+        if is_released(port).await || end == End::InOrder {
             kill_process(pid, Signal::TERM)?;
         } else {
             eprintln!(

@@ -22,15 +22,7 @@ const HELLO: &[u8] = b"\x34\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\
 /// # Errors
 /// What went wrong, in words for the probe's event.
 pub fn probe(socket: &Path) -> Result<(), String> {
-    let (sender, receiver) = mpsc::channel();
-    let path = socket.to_owned();
-    // On a thread of its own: connecting blocks without a deadline while the backlog is full. It ends with the process.
-    thread::spawn(move || sender.send(greeting(&path)));
-    match receiver.recv_timeout(DEADLINE) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("{}: {error}", socket.display())),
-        Err(_) => Err(format!("{}: no greeting within {} s", socket.display(), DEADLINE.as_secs())),
-    }
+    asked(socket, greeting)
 }
 
 /// Whether a mongod on `port` of this machine answers. One that wants TLS closes the connection of who does not speak it, which is a
@@ -48,6 +40,36 @@ pub fn knock(port: u16) -> Result<(), String> {
             Err(format!("port {port}: no answer within {} s", DEADLINE.as_secs()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether something that speaks Redis' protocol answers on `socket`. That it wants a login, or reads its files, is a sign of life too.
+///
+/// # Errors
+/// What went wrong, in words for the probe's event.
+pub fn ping(socket: &Path) -> Result<(), String> {
+    asked(socket, |path| {
+        let mut stream = UnixStream::connect(path)?;
+        stream.write_all(b"PING\r\n")?;
+        let mut head = [0; 1];
+        stream.read_exact(&mut head)?;
+        match head {
+            [b'+' | b'-'] => Ok(()),
+            other => Err(io::Error::other(format!("not an answer of Redis: {other:?}"))),
+        }
+    })
+}
+
+/// What `ask` finds on `socket`, in time.
+fn asked(socket: &Path, ask: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> Result<(), String> {
+    let (sender, receiver) = mpsc::channel();
+    let path = socket.to_owned();
+    // On a thread of its own: connecting blocks without a deadline while the backlog is full. It ends with the process.
+    thread::spawn(move || sender.send(ask(&path)));
+    match receiver.recv_timeout(DEADLINE) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("{}: {error}", socket.display())),
+        Err(_) => Err(format!("{}: no answer within {} s", socket.display(), DEADLINE.as_secs())),
     }
 }
 

@@ -27,3 +27,11 @@ pub const EXPORTER_USER: &str = "understudy-exporter";
 pub fn replication_user(ordinal: u32) -> String {
     format!("understudy-replica-{ordinal}")
 }
+
+/// The text whose SHA-256, in hex, is [`State::passwords`]: the files `exporter` and `replication` of the system's Secret, where there are such, then
+/// those of the order's users, in its order. Newlines at the end of a file do not count.
+#[must_use]
+pub fn passwords_text<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let files = files.into_iter().map(|(name, content)| (name, content.trim_end_matches(['\n', '\r'])));
+    files.map(|(name, content)| format!("{name} {}\n{content}\n", content.len())).collect()
+}

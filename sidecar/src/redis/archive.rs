@@ -1,0 +1,106 @@
+//! What only this member held, kept when it begins to follow somebody else: one RDB file, the newest only.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{io, time::SystemTime};
+
+use sidecar_protocol::redis::{Archive, Position};
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use super::Config;
+use super::execute::StepError;
+use super::link::{Link, LinkError, command};
+use super::observe::look;
+use crate::files::{self, At, FileError};
+
+/// What tells of the file, beside it.
+const NOTE: &str = "archive.json";
+/// A save that gets no further for this long has failed.
+const STUCK: Duration = Duration::from_secs(60);
+/// Between two looks at a save.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The directory of archives.
+#[must_use]
+pub fn directory(config: &Config) -> PathBuf {
+    config.private().join("errant")
+}
+
+/// The newest archive.
+#[must_use]
+pub fn newest(config: &Config) -> Option<Archive> {
+    let note = fs::read(directory(config).join(NOTE)).ok()?;
+    serde_json::from_slice(&note).ok().filter(|archive: &Archive| Path::new(&archive.file).is_file())
+}
+
+/// Saves everything that the database holds, which is at `position` and stands still.
+///
+/// # Errors
+/// It cannot be saved, or kept.
+pub async fn keep(config: &Config, link: &Link, position: &Position) -> Result<(), StepError> {
+    let dump = config.datadir().join("dump.rdb");
+    // One that runs may have begun before this member stood still.
+    until_saved(link).await?;
+    let before = stamp(&dump);
+    link.ask(&command(["BGSAVE", "SCHEDULE"])).await?;
+    let begun = Instant::now();
+    while stamp(&dump) == before {
+        until_saved(link).await?;
+        if stamp(&dump) == before && begun.elapsed() > STUCK {
+            return Err(StepError::Unsaved("it wrote no RDB file".into()));
+        }
+        sleep(POLL).await;
+    }
+    until_saved(link).await?;
+    let archive = file(config, &dump, position)?;
+    info!(file = archive.file, %position, "what only this member holds is archived");
+    Ok(())
+}
+
+async fn until_saved(link: &Link) -> Result<(), StepError> {
+    let (mut progress, mut since) = (0, Instant::now());
+    loop {
+        let facts = look(link).await?;
+        if !facts.saving {
+            return if facts.saved { Ok(()) } else { Err(StepError::Unsaved("its last save failed; see its log".into())) };
+        }
+        if facts.progress != progress {
+            (progress, since) = (facts.progress, Instant::now());
+        }
+        if since.elapsed() > STUCK {
+            return Err(LinkError::Deadline(STUCK).into());
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Tells a file from the one that takes its place.
+fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
+    fs::metadata(path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec()))
+}
+
+/// A second name for `dump`: what the database saves later takes that one's place, not this one's.
+fn file(config: &Config, dump: &Path, position: &Position) -> Result<Archive, FileError> {
+    let directory = directory(config);
+    files::private_dir(&directory)?;
+    #[expect(clippy::disallowed_methods, reason = "a name for people")]
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let path = directory.join(format!("{seconds}-{}-{}.rdb", position.replid.short(), position.offset));
+    match fs::hard_link(dump, &path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).at(&path),
+        _ => files::sync(&path)?,
+    }
+    let archive = Archive { file: path.to_string_lossy().into_owned(), position: position.clone() };
+    let note = serde_json::to_string(&archive).map_err(io::Error::from).at(&directory)?;
+    files::write(&directory.join(NOTE), &note)?;
+    for entry in fs::read_dir(&directory).at(&directory)? {
+        let entry = entry.at(&directory)?.path();
+        if entry != path && entry.extension().is_some_and(|extension| extension == "rdb") {
+            fs::remove_file(&entry).at(&entry)?;
+        }
+    }
+    Ok(archive)
+}

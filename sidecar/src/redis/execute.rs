@@ -1,0 +1,146 @@
+//! Runs one step against the database. What to do was decided in [`super::converge`]; here is only how.
+
+use std::sync::Arc;
+
+use redis::Pipeline;
+use sidecar_protocol::redis::{NOBODY, PORT, Peer, Problem, ProblemCode, Yield};
+use tracing::{info, warn};
+
+use super::Config;
+use super::accounts::{self, Done, Listed, Login, Wanted};
+use super::archive;
+use super::converge::Step;
+use super::link::{Link, LinkError, command};
+use crate::files::FileError;
+
+/// Why a step did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The database.
+    #[error("{0}")]
+    Link(#[from] LinkError),
+    /// What only this member holds is not archived.
+    #[error("what only this member holds cannot be archived: {0}")]
+    Unsaved(String),
+    /// The volume.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// What a step brought about, where it is to be remembered.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing to remember.
+    Done,
+    /// The accounts are as they must be.
+    Accounts(Done),
+    /// It logs in so.
+    LoggedIn(Login),
+    /// The hand-over has begun.
+    Begun,
+}
+
+/// All that a step needs.
+#[derive(Clone)]
+pub struct Access {
+    /// Paths and names.
+    pub config: Arc<Config>,
+    /// The way to the database.
+    pub link: Link,
+    /// What must be there.
+    pub wanted: Wanted,
+    /// What is there.
+    pub listed: Vec<Listed>,
+    /// What was brought about before.
+    pub done: Done,
+}
+
+impl StepError {
+    /// What to tell people; `None` for what passes by itself.
+    #[must_use]
+    pub fn problem(&self, step: &Step) -> Option<Problem> {
+        let code = match self {
+            Self::Link(LinkError::Gone(_)) => return None,
+            // It is tried again, or it has failed; the state says which.
+            Self::Link(_) if matches!(step, Step::HandOver(_) | Step::TakeBack) => return None,
+            Self::Link(_) => ProblemCode::Other,
+            Self::Unsaved(_) | Self::File(_) => ProblemCode::Storage,
+        };
+        Some(Problem::new(code, self))
+    }
+}
+
+impl Access {
+    /// Runs `step`.
+    ///
+    /// # Errors
+    /// What did not work. Nothing is half done in a way that planning again would not mend.
+    pub async fn execute(&self, step: &Step) -> Result<Outcome, StepError> {
+        let Self { config, link, .. } = self;
+        match step {
+            Step::Freeze { kick } => self.freeze(*kick).await?,
+            Step::Promote => {
+                link.ask(&command(["REPLICAOF", "NO", "ONE"])).await?;
+            }
+            Step::Accounts => {
+                return Ok(Outcome::Accounts(accounts::bring_about(link, &self.wanted, &self.listed, &self.done).await?));
+            }
+            Step::LogIn => return self.log_in().await,
+            Step::MinReplicas(count, lag) => {
+                self.set(&[("min-replicas-max-lag", &lag.to_string()), ("min-replicas-to-write", &count.to_string())]).await?
+            }
+            Step::HandOver(Yield { to, timeout_millis }) => {
+                let (port, millis) = (PORT.to_string(), timeout_millis.max(&1).to_string());
+                link.ask(&command(["FAILOVER", "TO", &to.host, &port, "TIMEOUT", &millis])).await?;
+                info!(heir = to.member, "handing over");
+                return Ok(Outcome::Begun);
+            }
+            Step::TakeBack => {
+                link.ask(&command(["FAILOVER", "ABORT"])).await?;
+            }
+            Step::Archive(position) => archive::keep(config, link, position).await?,
+            Step::Follow(Peer { member, host }) => {
+                link.ask(&command(["REPLICAOF", host, &PORT.to_string()])).await?;
+                info!(source = member, "following");
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn freeze(&self, kick: bool) -> Result<(), LinkError> {
+        let mut commands = vec![command(["REPLICAOF", NOBODY.0, &NOBODY.1.to_string()])];
+        if kick {
+            commands.extend(["normal", "pubsub"].map(|kind| command(["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])));
+        }
+        let (mut pipeline, count) = (Pipeline::new(), commands.len());
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        let answers = self.link.ask_all(&pipeline, count).await?;
+        if let Some(error) = answers.into_iter().find_map(|answer| answer.extract_error().err()) {
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    async fn log_in(&self) -> Result<Outcome, StepError> {
+        let Some(login) = &self.wanted.login else { return Ok(Outcome::Done) };
+        self.set(&[("masteruser", &login.user), ("masterauth", &login.password)]).await.map_err(|error| {
+            // The text of a refusal may repeat what was refused.
+            warn!("the password for replication cannot be set");
+            match error {
+                LinkError::Server(_) => LinkError::Server("the password for replication is refused".into()),
+                other => other,
+            }
+        })?;
+        Ok(Outcome::LoggedIn(login.clone()))
+    }
+
+    /// One option at a time: 6.2 takes no more.
+    async fn set(&self, options: &[(&str, &str)]) -> Result<(), LinkError> {
+        for (name, value) in options {
+            self.link.ask(&command(["CONFIG", "SET", name, value])).await?;
+        }
+        Ok(())
+    }
+}

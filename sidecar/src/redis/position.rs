@@ -1,0 +1,172 @@
+//! Where a member is in which history, also when the process has forgotten it: pure, and the file that it is kept in.
+//!
+//! A process that loads an append-only file keeps neither history nor offset. So the sidecar writes down what it saw last, on the volume; what is
+//! read there after a restart is a lower bound, and exact if nothing could change any more when it was seen.
+
+use std::path::Path;
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+use sidecar_protocol::redis::{Ancestor, Data, Position, ReplId, Role};
+
+use super::Persistence;
+use super::observe::Facts;
+use crate::files::{self, At, FileError};
+
+/// Name of the file.
+const FILE: &str = "position.json";
+
+/// What is written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// The process that was seen.
+    pub run_id: String,
+    /// Its history.
+    pub replid: ReplId,
+    /// How much of it.
+    pub offset: u64,
+    /// The history before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Ancestor>,
+    /// It wrote this history itself.
+    #[serde(default)]
+    pub led: bool,
+    /// Nothing was written or received any more when it was seen.
+    #[serde(default)]
+    pub exact: bool,
+    /// The process had thrown away what it held, for a copy that was not whole yet.
+    #[serde(default)]
+    pub torn: bool,
+}
+
+/// What is known of a member's data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Where it is.
+    pub position: Option<Position>,
+    /// What it holds.
+    pub data: Data,
+    /// What to write down, when it is news.
+    pub memory: Option<Memory>,
+    /// These data are not those of before: they get another identity.
+    pub renewed: bool,
+}
+
+/// What `facts` of the process `run_id` mean together with what was written down.
+#[must_use]
+pub fn know(facts: &Facts, run_id: &str, memory: Option<&Memory>, persistence: Persistence) -> Known {
+    let same_process = memory.is_some_and(|memory| memory.run_id == run_id);
+    // Without persistence nothing outlives the process.
+    let lost = persistence == Persistence::None && memory.is_some() && !same_process;
+    let memory = memory.filter(|_| !lost);
+    let following = facts.role == Role::Replica;
+    let syncing = facts.source.as_ref().and_then(|source| source.syncing).filter(|_| following);
+    if facts.loading.is_some() {
+        // While it reads a copy it holds neither what it held nor what it will hold.
+        let torn = following && memory.is_some_and(|memory| !memory.torn);
+        let memory = memory.filter(|_| torn).map(|memory| Memory { run_id: run_id.into(), torn: true, exact: false, ..memory.clone() });
+        let data = match syncing {
+            Some((copied, total)) => Data::Syncing { copied, total },
+            None => Data::Loading { percent: facts.loading.unwrap_or_default() },
+        };
+        return Known { position: None, data, memory, renewed: lost || torn };
+    }
+    let up = facts.source.as_ref().is_some_and(|source| source.up && source.syncing.is_none());
+    let live = facts.role == Role::Primary || following && up;
+    let torn = !live && same_process && memory.is_some_and(|memory| memory.torn);
+    let knows_it = memory.is_some_and(|memory| {
+        memory.run_id == run_id
+            || memory.replid == facts.replid
+            || memory.before.as_ref().is_some_and(|before| before.replid == facts.replid)
+    });
+    let (position, next, renewed) = match memory {
+        _ if torn => (None, None, false),
+        _ if live || knows_it => {
+            // A process that had forgotten everything cannot have gone on from where it was.
+            let copied = memory.is_some_and(|memory| !memory.torn && (!same_process || !goes_on(memory, facts)));
+            let copied = copied && live && following;
+            (Some(own(facts, memory)), written(facts, run_id, memory), copied)
+        }
+        Some(memory) => match persistence {
+            Persistence::AppendOnly => (Some(remembered(memory, memory.offset)), None, false),
+            // An RDB file from before anybody followed names no history. It is of this one, nobody knows how much of it.
+            Persistence::Snapshot if facts.keys > 0 => (Some(remembered(memory, 0)), None, false),
+            Persistence::Snapshot | Persistence::None => (None, None, true),
+        },
+        // Data that somebody else put there.
+        None if facts.keys > 0 => (Some(own(facts, None)), None, false),
+        None => (None, None, false),
+    };
+    let data = match (syncing, &position) {
+        (Some((copied, total)), _) => Data::Syncing { copied, total },
+        (None, None) if torn => Data::Syncing { copied: 0, total: 0 },
+        (None, None) => Data::Empty,
+        (None, Some(_)) => Data::Present,
+    };
+    Known { position, data, memory: next, renewed: lost || renewed }
+}
+
+/// Whether what it holds now is what it held then and more, and no copy.
+fn goes_on(memory: &Memory, facts: &Facts) -> bool {
+    memory.replid == facts.replid || facts.before.as_ref().is_some_and(|before| before.replid == memory.replid)
+}
+
+fn own(facts: &Facts, memory: Option<&Memory>) -> Position {
+    let following = facts.role == Role::Replica && facts.source.as_ref().is_some_and(|source| source.up);
+    let led = facts.role == Role::Primary || !following && memory.is_some_and(|memory| memory.led);
+    Position { replid: facts.replid.clone(), offset: facts.offset, before: facts.before.clone(), recovered: false, led }
+}
+
+fn remembered(memory: &Memory, offset: u64) -> Position {
+    let Memory { replid, before, led, exact, .. } = memory.clone();
+    Position { replid, before, led, recovered: !exact || offset != memory.offset, offset }
+}
+
+/// What to write down, if that is safe: until a copy is on the volume as a whole, a restart brings back what there was before it.
+fn written(facts: &Facts, run_id: &str, memory: Option<&Memory>) -> Option<Memory> {
+    if facts.role != Role::Primary && facts.rewriting {
+        return None;
+    }
+    let Position { replid, offset, before, led, .. } = own(facts, memory);
+    let next = Memory { run_id: run_id.into(), replid, offset, before, led, exact: facts.role == Role::Isolated, torn: false };
+    (memory != Some(&next)).then_some(next)
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// What is written down in `directory`, if anything is.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what we write.
+    pub fn read(directory: &Path) -> Result<Option<Self>, FileError> {
+        let path = directory.join(FILE);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.and_then(|text| serde_json::from_slice(&text).map_err(io::Error::from)).at(&path).map(Some),
+        }
+    }
+
+    /// Writes it down; on the disk when this returns.
+    ///
+    /// # Errors
+    /// The volume cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<(), FileError> {
+        let path = directory.join(FILE);
+        let text = serde_json::to_string(self).map_err(io::Error::from).at(&path)?;
+        files::write(&path, &text)
+    }
+
+    /// Forgets all.
+    ///
+    /// # Errors
+    /// The volume cannot be written.
+    pub fn forget(directory: &Path) -> Result<(), FileError> {
+        let path = directory.join(FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at(&path),
+            _ => files::sync(directory),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The engine against real redis-server and valkey-server processes: what it does to one member and what follows for the others.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
+#[path = "../common/image.rs"]
+mod image;
+mod life;
+mod rig;
