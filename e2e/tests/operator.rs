@@ -2,99 +2,37 @@
 //! when all is in order it is silent.
 
 use std::collections::BTreeMap;
-use std::future::{Future, pending};
-use std::pin::Pin;
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use crds::decisions::{self, Decided};
 use crds::mysql::MySQLCluster;
 use e2e::ControlPlane;
-use hyper::{Method, Request, Response};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::client::{Body, ClientBuilder};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, CustomResourceExt, ResourceExt};
+use kube::{Api, Client, CustomResourceExt, ResourceExt};
 use operator::cli::{Cli, Command, Run};
 use operator::lease::Candidate;
 use operator::run::serve;
 use operator::server::Health;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{Layer, Service as TowerService};
+
+use mortal::{Operator, Writes};
+
+#[path = "common/mortal.rs"]
+mod mortal;
 
 const NAMESPACE: &str = "shop";
 /// Everything here takes a second or two; a loaded machine may take longer.
 const SOON: Duration = Duration::from_secs(60);
-
-/// Counts writes, Events aside, and answers nothing any more from the last one that is allowed.
-#[derive(Clone)]
-struct Writes {
-    done: Arc<AtomicUsize>,
-    crash_after: usize,
-}
-
-impl Writes {
-    fn new(crash_after: usize) -> Self {
-        Self { done: Arc::default(), crash_after }
-    }
-}
-
-#[derive(Clone)]
-struct Wire<S> {
-    inner: S,
-    writes: Writes,
-}
-
-impl<S> Layer<S> for Writes {
-    type Service = Wire<S>;
-
-    fn layer(&self, inner: S) -> Wire<S> {
-        Wire { inner, writes: self.clone() }
-    }
-}
-
-impl<S, B> TowerService<Request<Body>> for Wire<S>
-where
-    S: TowerService<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-    B: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_write = request.method() != Method::GET && !request.uri().path().contains("/events");
-        if self.writes.done.load(Ordering::SeqCst) >= self.writes.crash_after {
-            return Box::pin(pending());
-        }
-        let (done, last, answer) = (Arc::clone(&self.writes.done), self.writes.crash_after, self.inner.call(request));
-        Box::pin(async move {
-            let answer = answer.await;
-            // The write is done and its answer is lost: the moment at which most is left behind.
-            if is_write && done.fetch_add(1, Ordering::SeqCst) + 1 >= last {
-                return pending().await;
-            }
-            answer
-        })
-    }
-}
 
 struct Stage {
     plane: ControlPlane,
@@ -152,20 +90,7 @@ impl Stage {
 
     /// An operator of its own, which ends when the answer is dropped.
     async fn operator(&self, writes: &Writes) -> Result<Operator> {
-        let file = Kubeconfig::read_from(self.plane.kubeconfig())?;
-        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        config.default_retry = false;
-        let client = ClientBuilder::try_from(config)?.with_layer(writes).build();
-        let (stop, stopped) = watch::channel(false);
-        let options = options(&["--pod-name", "stage"])?;
-        // A runtime of its own dies whole, tasks and all, as a process does.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let task = runtime.spawn(async move {
-            if let Err(error) = serve(client, &options, Arc::new(Health::default()), stopped).await {
-                eprintln!("operator: {error}");
-            }
-        });
-        Ok(Operator { runtime: Some(runtime), stop, task })
+        Operator::start(&self.plane.kubeconfig(), options(&["--pod-name", "stage"])?, writes).await
     }
 
     /// What a cluster has, by name, with the hash of what was applied; the record of decisions is written when there is time.
@@ -222,29 +147,6 @@ impl Stage {
     }
 }
 
-struct Operator {
-    runtime: Option<tokio::runtime::Runtime>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Operator {
-    /// As SIGTERM does.
-    async fn stop(mut self) -> Result<()> {
-        self.stop.send(true)?;
-        timeout(SOON, &mut self.task).await.context("it did not stop in time")??;
-        Ok(())
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 fn options(more: &[&str]) -> Result<Run> {
     let arguments = ["operator", "run", "--sidecar-image", "registry.example/understudy:1"].into_iter().chain(more.iter().copied());
     match Cli::try_parse_from(arguments)?.command {
@@ -284,9 +186,9 @@ async fn what_is_taken_away_comes_back_and_in_good_order_nothing_is_written() ->
 
     // Longer than a resync: whatever is written again and again is seen.
     sleep(Duration::from_secs(2)).await;
-    let before = writes.done.load(Ordering::SeqCst);
+    let before = writes.done();
     sleep(Duration::from_secs(62)).await;
-    assert_eq!(writes.done.load(Ordering::SeqCst), before, "an idle cluster costs no write");
+    assert_eq!(writes.done(), before, "an idle cluster costs no write");
     operator.stop().await
 }
 
@@ -300,7 +202,7 @@ async fn a_crash_after_any_write_is_resumed() -> Result<()> {
     stage.settled("whole").await?;
     sleep(Duration::from_secs(1)).await;
     operator.stop().await?;
-    let needed = all.done.load(Ordering::SeqCst);
+    let needed = all.done();
     assert!((8..30).contains(&needed), "{needed} writes for a new cluster");
 
     stage.create("broken").await?;
@@ -309,7 +211,7 @@ async fn a_crash_after_any_write_is_resumed() -> Result<()> {
         // One write a life.
         let writes = Writes::new(1);
         let operator = stage.operator(&writes).await?;
-        let crashed = eventually("one write", || async { Ok((writes.done.load(Ordering::SeqCst) >= 1).then_some(())) });
+        let crashed = eventually("one write", || async { Ok((writes.done() >= 1).then_some(())) });
         if timeout(Duration::from_secs(5), crashed).await.is_err() {
             break;
         }
@@ -360,9 +262,9 @@ async fn decisions_are_recorded_across_restarts_and_an_idle_cluster_writes_nothi
     let operator = stage.operator(&writes).await?;
     sleep(Duration::from_secs(6)).await;
     assert_eq!(version(&stage.api::<ConfigMap>().get("orders-decisions").await?), version(&before));
-    let idle = writes.done.load(Ordering::SeqCst);
+    let idle = writes.done();
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(writes.done.load(Ordering::SeqCst), idle, "an idle cluster costs no write");
+    assert_eq!(writes.done(), idle, "an idle cluster costs no write");
 
     stage.hibernate("orders", false).await?;
     let awake = newest("Creating").await?;
@@ -415,7 +317,7 @@ async fn what_was_changed_and_changed_back_while_nobody_looked_changes_nothing()
     assert_eq!(stage.objects().await?, whole);
     let now = stage.api::<StatefulSet>().get("orders").await?;
     assert_eq!((now.uid(), now.metadata.generation), (set.uid(), set.metadata.generation), "the StatefulSet was touched");
-    let done = writes.done.load(Ordering::SeqCst);
+    let done = writes.done();
     assert!(done <= 2, "{done} writes, where only the status and the record have something to say");
     // It did look.
     stage.merge("orders", json!({"replicas": 4})).await?;
@@ -456,9 +358,9 @@ async fn what_a_user_takes_out_of_the_spec_goes_from_the_children_and_then_nothi
     })
     .await?;
     sleep(Duration::from_secs(3)).await;
-    let done = writes.done.load(Ordering::SeqCst);
+    let done = writes.done();
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(writes.done.load(Ordering::SeqCst), done, "it goes on writing");
+    assert_eq!(writes.done(), done, "it goes on writing");
     operator.stop().await
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::stage::{eventually, patience};
-use kube::api::{DeleteParams, ListParams};
 use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
 use redis::cmd;
 use tokio::time::{Instant, timeout};
 
@@ -88,18 +88,6 @@ impl Cluster {
                 Err(_) => fault().await?,
             }
         }
-    }
-
-    /// Waits until nobody but `members` counts for acknowledgements.
-    pub async fn acknowledged_by(&self, members: &[&str]) -> Result<()> {
-        eventually(&format!("{members:?} to acknowledge"), || async {
-            let status = self.status().await?;
-            let mut set: Vec<&str> = status.ack_set.iter().map(|member| member.name.as_str()).collect();
-            set.sort_unstable();
-            ensure!(set == members, "{set:?}; {}: {}", status.state, status.reason);
-            Ok(())
-        })
-        .await
     }
 
     /// The node of a member's pod.

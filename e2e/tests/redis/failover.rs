@@ -12,10 +12,7 @@ use crate::writer::Writer;
 
 #[tokio::test]
 async fn a_primary_of_redis_that_is_killed_or_whose_pod_is_lost_is_replaced_and_follows() -> Result<()> {
-    on_light_stage("crash", |lab, namespace| async move {
-        lose_it(&Cluster::create(&lab, &namespace, 3).await?).await
-    })
-    .await
+    on_light_stage("crash", |lab, namespace| async move { lose_it(&Cluster::create(&lab, &namespace, 3).await?).await }).await
 }
 
 #[tokio::test]

@@ -6,8 +6,21 @@
 mod births;
 mod changes;
 mod failover;
+mod fences;
+mod idle;
+mod losses;
+#[path = "../common/mortal.rs"]
+mod mortal;
+mod outages;
 mod pool;
+mod refusals;
+mod returns;
 mod rig;
 mod scales;
+mod secrets;
+mod sentinels;
+mod strangers;
+mod switchovers;
+mod updates;
 mod way;
 mod writer;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crds::redis::{MemberStatus, RedisReplication, RedisReplicationStatus};
 use e2e::Lab;
+use e2e::engine::Redis;
 use e2e::stage::eventually;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -20,6 +21,8 @@ use crate::way::{COMMAND, Connection, Way};
 pub const IMAGE: &str = e2e::images::REDIS;
 pub const OTHER_IMAGE: &str = e2e::images::REDIS_B;
 pub const VALKEY: &str = e2e::images::VALKEY;
+/// The account of the application, with its password in `NAME-app`.
+pub const USER: &str = Redis::USER;
 /// The list that writers append to.
 pub const LEDGER: &str = "ledger";
 /// Each writer counts from a multiple of it.
@@ -53,7 +56,7 @@ impl Cluster {
             "image": IMAGE,
             "imagePullPolicy": "Never",
             "storage": {"size": "1Gi"},
-            "users": [{"name": "app", "rules": "~* &* +@all"}],
+            "users": [{"name": USER, "rules": Redis::RULES}],
             "pod": {"terminationGracePeriodSeconds": 20},
         })
     }
@@ -249,9 +252,9 @@ impl Cluster {
         .await
     }
 
-    /// What Events with this reason say.
+    /// What Events with this reason say, or all of them.
     pub async fn told(&self, reason: &str) -> Result<String> {
-        let selector = format!("reason={reason}");
+        let selector = if reason.is_empty() { String::new() } else { format!("reason={reason}") };
         let path = r#"jsonpath={range .items[*]}{.message}{"\n"}{end}"#;
         self.lab.kubectl(&["get", "events", "-n", &self.namespace, "--field-selector", &selector, "-o", path]).await
     }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::rig::Cluster;
+use crate::rig::{Cluster, USER};
 
 pub use sidecar_protocol::redis::{PORT, SENTINEL_PORT};
 
@@ -43,7 +43,7 @@ pub struct Way {
 impl Way {
     /// As `NAME-app` says.
     pub async fn of(cluster: &Cluster) -> Result<Self> {
-        let (user, password) = (cluster.secret_value("app", "username").await?, cluster.secret_value("app", "password").await?);
+        let (user, password) = (USER.to_owned(), cluster.secret_value("app", USER).await?);
         let tls = match cluster.api().get(&cluster.name).await?.spec.tls {
             Tls::Required => Some(Arc::new(trusting(&cluster.secret_value("tls", "ca.crt").await?)?)),
             Tls::Disabled => None,
