@@ -105,6 +105,10 @@ pub async fn program(dirs: &Dirs, ui: &Ui, library: Library) -> Result<Program> 
 
 async fn go(dirs: &Dirs, ui: &Ui) -> Result<Program> {
     let path = dirs.cache.join(format!("clients/go-{}", digest(GO.iter().map(|(_, text)| *text))));
+    // Who builds something else holds the lock for minutes.
+    if path.exists() {
+        return Ok(Program(vec![path]));
+    }
     let _lock = lock(dirs).await?;
     if !path.exists() {
         require_go().await?;
@@ -121,10 +125,14 @@ async fn go(dirs: &Dirs, ui: &Ui) -> Result<Program> {
 }
 
 async fn python(dirs: &Dirs, ui: &Ui) -> Result<Program> {
-    let _lock = lock(dirs).await?;
     host::install_python(ui).await?;
     let version = run::output(run::command(host::PYTHON).arg("--version")).await?;
     let path = dirs.cache.join(format!("clients/python-{}", digest(PYTHON.iter().map(|(_, text)| *text).chain([&*version]))));
+    let program = Program(vec![path.join("venv/bin/python"), path.join("client.py")]);
+    if path.exists() {
+        return Ok(program);
+    }
+    let _lock = lock(dirs).await?;
     if !path.exists() {
         let draft = write("python", dirs, &PYTHON)?;
         ui.step("install redis-py", async {
@@ -137,7 +145,7 @@ async fn python(dirs: &Dirs, ui: &Ui) -> Result<Program> {
         // Only the scripts in it know where it was made: they are not called.
         keep(&draft, &path)?;
     }
-    Ok(Program(vec![path.join("venv/bin/python"), path.join("client.py")]))
+    Ok(program)
 }
 
 /// A copy of the sources: the checkout may be read-only.

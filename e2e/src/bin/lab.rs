@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use e2e::clients::{self, Library};
 use e2e::dirs::Dirs;
 use e2e::ui::Ui;
 use e2e::{Lab, binaries, cluster, host, images, provisioner, volumes};
@@ -33,7 +34,7 @@ enum Command {
     Down,
     /// What runs.
     Status,
-    /// Build the images, and load them if the lab is up.
+    /// Build the images and the clients of tests, and load the images if the lab is up.
     Images,
     /// Import an OCI archive into every node.
     Load {
@@ -101,6 +102,8 @@ async fn run(command: Command) -> Result<()> {
         }
         Command::Images => {
             host::install_packages(&ui).await?;
+            clients::program(&dirs, &ui, Library::GoRedis).await?;
+            clients::program(&dirs, &ui, Library::RedisPy).await?;
             let mut all = images::base(&dirs, &ui).await?;
             all.extend(images::ours(&dirs, &ui).await?);
             for image in &all {
