@@ -28,6 +28,7 @@ use crate::mongo::Mongo;
 use crate::mysql::MySql;
 use crate::pauses;
 use crate::reconcile::reconcile;
+use crate::redis::Redis;
 use crate::server::{self, Health};
 use crate::wake::Wake;
 use crate::watches::{self, ClusterRef, Guarded, Scope};
@@ -94,7 +95,7 @@ pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: wat
     let scopes = scopes(&options.namespaces);
     let mut found = false;
     for scope in &scopes {
-        found |= probe::<MySql>(&client, scope).await? | probe::<Mongo>(&client, scope).await?;
+        found |= probe::<MySql>(&client, scope).await? | probe::<Mongo>(&client, scope).await? | probe::<Redis>(&client, scope).await?;
     }
     if !found {
         return Err(RunError::NoDefinition);
@@ -115,7 +116,9 @@ pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: wat
     let mut ready = Vec::new();
     for scope in &scopes {
         // One line an engine.
-        for Served { ready: watches, controller } in [start.engine::<MySql>(scope).await?, start.engine::<Mongo>(scope).await?] {
+        let engines =
+            [start.engine::<MySql>(scope).await?, start.engine::<Mongo>(scope).await?, start.engine::<Redis>(scope).await?];
+        for Served { ready: watches, controller } in engines {
             ready.extend(watches);
             controllers.push(controller);
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crds::mysql::MySQLCluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use operator::build::{Objects, template_size};
 use operator::desired::Desired as Checked;
 use operator::engine::Engine;
@@ -12,6 +13,7 @@ use operator::mongo::Mongo;
 use operator::mysql::MySql;
 use operator::mysql::build::build;
 use operator::mysql::validate::{Desired, validate};
+use operator::redis::Redis;
 use serde::Serialize;
 
 fn path(name: &str) -> PathBuf {
@@ -58,18 +60,21 @@ fn golden<E: Engine>(name: &str) {
 fn the_smallest_object_gets_every_default() {
     golden::<MySql>("mysql/smallest");
     golden::<Mongo>("mongo/smallest");
+    golden::<Redis>("redis/smallest");
 }
 
 #[test]
 fn every_field_arrives_where_it_belongs() {
     golden::<MySql>("mysql/everything");
     golden::<Mongo>("mongo/everything");
+    golden::<Redis>("redis/everything");
 }
 
 #[test]
 fn one_member_has_no_disruption_budget() {
     golden::<MySql>("mysql/single");
     golden::<Mongo>("mongo/single");
+    golden::<Redis>("redis/single");
 }
 
 #[test]
@@ -123,6 +128,28 @@ fn a_new_user_restarts_nobody() {
     let before = Mongo::build(&set, 3, None, "u").stateful_set;
     set.own.users.pop();
     assert_eq!(Mongo::build(&set, 3, None, "u").stateful_set, before);
+    let mut cache = checked::<Redis>("redis/everything");
+    let before = Redis::build(&cache, 3, None, "u").stateful_set;
+    cache.own.users.clear();
+    assert_eq!(Redis::build(&cache, 3, None, "u").stateful_set, before);
+}
+
+#[test]
+fn a_sentinel_is_asked_of_every_member_by_a_service_and_by_the_members_own_names() {
+    let desired = checked::<Redis>("redis/smallest");
+    let built = Redis::build(&desired, 3, None, "u");
+    let service =
+        |name: &str| built.services.iter().find(|service| service.metadata.name.as_deref() == Some(name)).unwrap().spec.clone().unwrap();
+    let ports = |name: &str| service(name).ports.unwrap().into_iter().map(|port| (port.name.unwrap(), port.port)).collect::<Vec<_>>();
+    assert_eq!(ports("sessions-sentinel"), [("sentinel".to_owned(), 26379)]);
+    assert_eq!(service("sessions-sentinel").publish_not_ready_addresses, Some(true), "it is asked when nobody is ready");
+    let members = ports("sessions");
+    for port in [("redis", 6379), ("sentinel", 26379)] {
+        assert!(members.contains(&(port.0.to_owned(), port.1)), "an SRV record of {port:?} in {members:?}");
+    }
+    let rules = built.network_policy.spec.unwrap().ingress.unwrap();
+    let to_all = rules.iter().filter(|rule| rule.from.is_none()).flat_map(|rule| rule.ports.iter().flatten()).map(|port| port.port.clone());
+    assert!(to_all.flatten().any(|port| port == IntOrString::Int(26379)), "applications may ask");
 }
 
 #[test]

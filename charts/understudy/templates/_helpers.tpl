@@ -61,10 +61,10 @@ capabilities:
 {{- /* What the operator does in a namespace whose clusters it serves. No list or watch on Secrets, no exec. */ -}}
 {{- define "understudy.rules" -}}
 - apiGroups: [understudy.dev]
-  resources: [mysqlclusters, mongoreplicasets]
+  resources: [mysqlclusters, mongoreplicasets, redisreplications]
   verbs: [get, list, watch]
 - apiGroups: [understudy.dev]
-  resources: [mysqlclusters/status, mongoreplicasets/status]
+  resources: [mysqlclusters/status, mongoreplicasets/status, redisreplications/status]
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]

@@ -3,6 +3,7 @@
 
 mod mongo;
 mod mysql;
+mod redis;
 
 use std::fmt::Debug;
 

@@ -54,7 +54,12 @@ pub fn plan(held: Held, wanted: &str, everywhere: bool, overlap: SignedDuration,
                 _ => Held { lines, published, until: None },
             }
         }
-        [new, old, ..] if old == wanted => Held { lines: pair(old, new), published, until: None },
+        // Handed out before, so everybody takes it still.
+        [new, old, ..] if old == wanted && is_published(new) => {
+            Held { lines: pair(old, new), published: Some(wanted.to_owned()), until: Some(now.checked_add(overlap).unwrap_or(now)) }
+        }
+        // Nobody was told the one between.
+        [_, old, ..] if old == wanted => Held { lines: vec![wanted.to_owned()], published: Some(wanted.to_owned()), until: None },
         // Nobody was told the one before.
         [_, old, ..] => Held { lines: pair(wanted, old), published, until: None },
     }
@@ -177,9 +182,9 @@ mod tests {
 
     #[test]
     fn one_that_comes_back_while_it_is_still_taken_is_first_again() {
-        let back = plan(held(&["b", "a"], Some("b"), Some(100)), "a", true, HOUR, at(0));
-        assert_eq!(back, held(&["a", "b"], Some("b"), None));
-        assert_eq!(plan(back, "a", true, HOUR, at(1)), held(&["a", "b"], Some("a"), Some(3601)));
+        let back = plan(held(&["b", "a"], Some("b"), Some(100)), "a", false, HOUR, at(0));
+        assert_eq!(back, held(&["a", "b"], Some("a"), Some(3600)));
+        assert_eq!(plan(held(&["b", "a"], Some("a"), None), "a", true, HOUR, at(0)), held(&["a"], Some("a"), None));
     }
 
     proptest! {

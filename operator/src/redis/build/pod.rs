@@ -14,7 +14,9 @@ pub(super) fn spec(desired: &Desired, sidecar_image: &str, config: &str) -> PodS
     let data = || vec![mount(DATA, "/data", false)];
     let mut sidecar = pod::sidecar(desired, "redis", &arguments(desired).iter().map(String::as_str).collect::<Vec<_>>(), data());
     sidecar.ports.get_or_insert_default().push(pod::port(PORT_NAME, SENTINEL_PORT));
-    let server = pod::database(desired, &["/understudy/run/server", "/understudy/run/redis.conf"], &greets(), data());
+    let mut server = pod::database(desired, &[], &greets(), data());
+    // Which program the image has, the sidecar finds out.
+    server.command = Some([SIDECAR, "guard", "--redis", "/understudy/run"].map(str::to_owned).into());
     pod::spec(desired, sidecar_image, config, sidecar, server, vec![users(&desired.name)])
 }
 
@@ -54,7 +56,7 @@ fn users(cluster: &str) -> Volume {
 /// The server greets on its socket, whatever its role and its users' passwords.
 fn greets() -> Probe {
     Probe {
-        exec: Some(ExecAction { command: Some([SIDECAR, "live", "--redis", "/understudy/run/redis.sock"].map(str::to_owned).into()) }),
+        exec: Some(ExecAction { command: Some([SIDECAR, "live", "--redis"].map(str::to_owned).into()) }),
         timeout_seconds: Some(5),
         ..Probe::default()
     }
