@@ -101,10 +101,6 @@ impl Rig {
         Ipv4Addr::new(127, self.subnet[0], self.subnet[1], ordinal as u8 + 1)
     }
 
-    pub fn peer(&self, ordinal: u32) -> Peer {
-        Peer { member: format!("shop-{ordinal}"), host: self.address(ordinal).to_string() }
-    }
-
     /// A CA and a member's certificate, valid until `year`.
     pub fn certificates(&self, year: i32) {
         let dir = self.dir.join("tls");
@@ -332,16 +328,6 @@ impl Member {
     pub async fn get(&self, key: &str) -> Option<String> {
         let answer = self.local().await.ask(&["GET", key]).await.unwrap();
         redis::from_redis_value(answer).unwrap()
-    }
-
-    /// Until it has the key.
-    pub async fn until_has(&self, key: &str) {
-        let found = timeout(DEADLINE, async {
-            while self.get(key).await.is_none() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        });
-        found.await.unwrap_or_else(|_| panic!("{} never has {key}: {:#?}", self.config.member, self.now()));
     }
 }
 

@@ -1,0 +1,146 @@
+//! What comes back after an end: of the server, of the sidecar, of the pod.
+
+use std::time::Duration;
+
+use sidecar::redis::Persistence;
+use sidecar_protocol::redis::{Data, Process, Role};
+use tokio::time::{Instant, sleep};
+
+use crate::rig::{Rig, Server};
+
+#[tokio::test]
+async fn a_server_boots_as_nobodys_replica_whatever_it_held_and_is_told_where_it_was() {
+    for server in [Server::Redis, Server::Valkey] {
+        let rig = Rig::of(server);
+        let mut zero = rig.primary(&[1]).await;
+        let _one = rig.replica(1, &zero).await;
+        zero.app().await.set("a", 1).await.unwrap();
+        let before = zero.until("written", |state| state.position.as_ref().is_some_and(|position| position.offset > 0)).await;
+        sleep(Duration::from_millis(1500)).await;
+        zero.replace_pod().await;
+        let state = zero.until("back", |state| state.position.is_some()).await;
+        let position = state.position.unwrap();
+        assert_eq!((state.role, state.data, &state.identity), (Role::Isolated, Data::Present, &before.identity));
+        assert!(position.recovered && position.led, "{position:?}");
+        assert_eq!(position.replid, before.position.unwrap().replid);
+        assert_eq!(zero.get("a").await.as_deref(), Some("x"));
+        assert!(zero.login("app", "app-1").await.is_err(), "nobody gets in before it has an order");
+
+        // It opens again under an order, with all that it holds, and goes on from a history of its own.
+        zero.lead(&[1]);
+        let state = zero.converged().await;
+        assert!(!state.position.unwrap().recovered);
+        assert_eq!(zero.app().await.set("b", 0).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_stood_still_when_it_ended_is_known_exactly() {
+    let rig = Rig::new();
+    let mut zero = rig.primary(&[1]).await;
+    let _one = rig.replica(1, &zero).await;
+    zero.app().await.set("a", 1).await.unwrap();
+    let held = zero.freeze().await;
+    sleep(Duration::from_millis(200)).await;
+    zero.kill_server().await;
+    let state = zero.until("back", |state| state.process == Process::Running && state.position.is_some()).await;
+    assert_eq!(state.position.as_ref(), Some(&held), "led, and not less than exact");
+    assert!(held.led && !held.recovered);
+}
+
+#[tokio::test]
+async fn a_killed_server_is_missed_within_milliseconds_and_opens_again_under_its_order() {
+    let rig = Rig::new();
+    let zero = rig.primary(&[]).await;
+    zero.app().await.set("a", 0).await.unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    let killed = Instant::now();
+    zero.kill_server().await;
+    zero.until("down", |state| state.process == Process::Down).await;
+    let missed = killed.elapsed();
+    assert!(missed < Duration::from_millis(100), "{missed:?}");
+    zero.converged().await;
+    assert_eq!(zero.get("a").await.as_deref(), Some("x"));
+}
+
+#[tokio::test]
+async fn a_sidecar_that_starts_anew_disturbs_nobody() {
+    let rig = Rig::new();
+    let mut zero = rig.primary(&[1]).await;
+    let mut one = rig.replica(1, &zero).await;
+    let (client, before) = (zero.app().await, (zero.now().identity, one.now().identity));
+    for member in [&mut zero, &mut one] {
+        member.stop_sidecar().await;
+        member.start_sidecar();
+        member.until("seen", |state| state.position.is_some()).await;
+    }
+    // Without an order it changes nothing.
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(client.set("a", 1).await.unwrap(), 1, "neither client nor replica was cut off");
+    zero.lead(&[1]);
+    one.follow(&zero);
+    zero.converged().await;
+    one.converged().await;
+    assert_eq!(client.set("b", 1).await.unwrap(), 1);
+    assert_eq!((zero.now().identity, one.now().identity), before);
+}
+
+#[tokio::test]
+async fn without_persistence_another_process_is_other_data_and_does_not_open_under_an_order_for_those_of_before() {
+    let rig = Rig::new();
+    let mut zero = rig.member_with(0, |config| config.persistence = Persistence::None);
+    zero.until("up", |state| state.process == Process::Running).await;
+    let identity = zero.now().identity;
+    zero.order(sidecar_protocol::redis::Part::Primary {
+        identity: identity.clone(),
+        admitted: vec![],
+        min_replicas: 0,
+        max_lag_seconds: 10,
+        yield_to: None,
+    });
+    let state = zero.converged().await;
+    assert!(!state.persistent);
+    zero.app().await.set("a", 0).await.unwrap();
+    zero.kill_server().await;
+    zero.until("down", |state| state.process == Process::Down).await;
+    let state = zero.until("back", |state| state.process == Process::Running).await;
+    assert_eq!((state.role, &state.data, &state.position), (Role::Isolated, &Data::Empty, &None));
+    assert_ne!(state.identity, identity);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(zero.now().role, Role::Isolated);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_where_the_server_says_it_is() {
+    let rig = Rig::new();
+    rig.configure("save 3600 1\n");
+    let snapshot = |config: &mut sidecar::redis::Config| config.persistence = Persistence::Snapshot;
+    let mut zero = rig.member_with(0, snapshot);
+    zero.lead(&[1]);
+    zero.converged().await;
+    let mut one = rig.member_with(1, snapshot);
+    one.follow(&zero);
+    one.converged().await;
+    let client = zero.app().await;
+    client.set("a", 1).await.unwrap();
+    zero.local().await.ask(&["SAVE"]).await.unwrap();
+    let saved = zero.until("saved", |state| state.position.as_ref().is_some_and(|position| position.offset > 0)).await;
+    client.set("b", 1).await.unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    zero.kill_server().await;
+    zero.until("down", |state| state.process == Process::Down).await;
+    let state = zero.until("back", |state| state.role == Role::Primary).await;
+    assert_eq!(zero.get("b").await, None, "what no snapshot has is lost");
+    let position = state.position.unwrap();
+    let before = saved.position.unwrap().replid;
+    assert!(position.holds(&before).is_some(), "it goes on from the history of its snapshot: {position:?}");
+
+    // A replica whose snapshot names its history goes on from there.
+    one.local().await.ask(&["SAVE"]).await.unwrap();
+    let held = one.freeze().await;
+    one.kill_server().await;
+    one.until("down", |state| state.process == Process::Down).await;
+    let state = one.until("back", |state| state.position.is_some()).await.position.unwrap();
+    assert_eq!((&state.replid, state.recovered), (&held.replid, false));
+    assert!(state.offset <= held.offset);
+}
