@@ -1,6 +1,7 @@
 //! TLS: all connections or none, a certificate for the server alone, changed without a restart.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::rig::{Endpoint, scratch, view};
 const HOST: &str = "shop-0.shop.prod.svc";
 
 /// Writes the files of a Secret of a new authority, and gives the authority's certificate.
-fn mount(directory: &Path) -> String {
+pub fn mount(directory: &Path) -> String {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,8 +37,8 @@ fn mount(directory: &Path) -> String {
     authority
 }
 
-async fn connect(
-    endpoint: &Endpoint,
+pub async fn connect(
+    address: SocketAddr,
     authority: &str,
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
@@ -48,7 +49,7 @@ async fn connect(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tcp = TcpStream::connect(endpoint.address).await.unwrap();
+    let tcp = TcpStream::connect(address).await.unwrap();
     let connecting = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), tcp);
     Ok(Client::over(timeout(Duration::from_secs(5), connecting).await.unwrap()?))
 }
@@ -60,7 +61,7 @@ async fn clients_of_both_versions_of_tls_ask_listen_and_need_no_certificate() {
     let tls = watch::Sender::new(tls::load(&directory).unwrap());
     let endpoint = Endpoint::with(Accounts::of([("app", &b"secret"[..])]), Some(tls.subscribe())).await;
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-        let mut client = connect(&endpoint, &authority, &[version]).await.unwrap();
+        let mut client = connect(endpoint.address, &authority, &[version]).await.unwrap();
         assert_eq!(client.ask("AUTH app secret").await.text(), "OK");
         let _ = client.ask("SUBSCRIBE +switch-master").await;
         endpoint.show(|now| *now = view(1));
@@ -90,12 +91,12 @@ async fn a_new_certificate_is_for_new_connections_and_ends_none() {
     let old = mount(&directory);
     let tls = watch::Sender::new(tls::load(&directory).unwrap());
     let endpoint = Endpoint::with(Accounts::Open, Some(tls.subscribe())).await;
-    let mut before = connect(&endpoint, &old, &[&rustls::version::TLS13]).await.unwrap();
+    let mut before = connect(endpoint.address, &old, &[&rustls::version::TLS13]).await.unwrap();
     assert_eq!(before.ask("PING").await.text(), "PONG");
     let new = mount(&directory);
     tls.send_replace(tls::load(&directory).unwrap());
-    assert!(connect(&endpoint, &old, &[&rustls::version::TLS13]).await.is_err());
-    let mut after = connect(&endpoint, &new, &[&rustls::version::TLS13]).await.unwrap();
+    assert!(connect(endpoint.address, &old, &[&rustls::version::TLS13]).await.is_err());
+    let mut after = connect(endpoint.address, &new, &[&rustls::version::TLS13]).await.unwrap();
     assert_eq!(after.ask("PING").await.text(), "PONG");
     assert_eq!(before.ask("PING").await.text(), "PONG");
 }

@@ -10,5 +10,6 @@ mod hostile;
 mod image;
 mod listeners;
 mod logins;
+mod member;
 mod real;
 mod rig;
