@@ -19,6 +19,7 @@ mod rig;
 mod scales;
 mod secrets;
 mod sentinels;
+mod standalone;
 mod strangers;
 mod switchovers;
 mod updates;
