@@ -19,9 +19,11 @@ pub fn root(name: &str, variable: &str) -> PathBuf {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-"))));
-    let archive = archive.unwrap_or_else(|| {
-        panic!("no image {name} in the cache: run `cargo run -p e2e --bin lab -- images`, or set {variable} to a root file system with it")
-    });
+    assert!(
+        archive.is_some(),
+        "no image {name} in the cache: run `cargo run -p e2e --bin lab -- images`, or set {variable} to a root file system with it"
+    );
+    let archive = archive.unwrap();
     let root = cache.join("roots").join(archive.file_stem().unwrap());
     if !root.exists() {
         unpack(&archive, &root);
