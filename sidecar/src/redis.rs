@@ -23,7 +23,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sidecar_protocol::redis::{Data, Engine, Problem, ProblemCode, Process, State};
+use sidecar_protocol::Order;
+use sidecar_protocol::redis::{Assignment, Data, Engine, Problem, ProblemCode, Process, State};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -34,6 +36,7 @@ use position::Memory;
 use crate::engine::Posts;
 use crate::files::{self, At, FileError};
 use crate::report::Reporter;
+use crate::shell;
 
 /// Between two looks at options that are refused, or a volume that cannot be written: either may be mended in place.
 const CONFIG_REST: Duration = Duration::from_secs(2);
@@ -90,6 +93,19 @@ pub struct Config {
     pub max_lag_seconds: u32,
     /// No operator.
     pub standalone: bool,
+    /// How it answers as a Sentinel does; not at all without.
+    pub sentinel: Option<Sentinel>,
+}
+
+/// What clients that know Sentinel are told.
+#[derive(Clone, Debug)]
+pub struct Sentinel {
+    /// The port.
+    pub port: u16,
+    /// By which they ask for the primary.
+    pub master_name: String,
+    /// They log in, as any of the application's accounts.
+    pub login: bool,
 }
 
 // === impl Config ===
@@ -161,10 +177,32 @@ struct Prepared {
 /// None so far: whatever fails is tried again.
 pub async fn run(config: Config, posts: Posts<Redis>) -> anyhow::Result<()> {
     let Posts { orders, state, tls_changed, guard } = posts;
+    let answering = answer(&config, orders.clone(), state.subscribe(), tls_changed.clone());
     let reporter = Reporter::new(state);
-    let prepared = prepared(&config, &reporter).await;
-    Member::new(config, prepared, orders, tls_changed, guard, reporter).live().await;
-    Ok(())
+    let living = async {
+        let prepared = prepared(&config, &reporter).await;
+        Member::new(config.clone(), prepared, orders, tls_changed, guard, &reporter).live().await;
+    };
+    tokio::select! {
+        () = living => Ok(()),
+        ended = answering => ended,
+    }
+}
+
+/// Answers as a Sentinel does, if it is to.
+async fn answer(
+    config: &Config,
+    orders: watch::Receiver<Option<Order<Assignment>>>,
+    state: watch::Receiver<State>,
+    tls_changed: watch::Receiver<u64>,
+) -> anyhow::Result<()> {
+    let Some(Sentinel { port, master_name, login }) = config.sentinel.clone() else { return std::future::pending().await };
+    let Config { member, host, tls, tls_dir, users_dir, .. } = config.clone();
+    let names = sentinel::Names { member, host, master_name, port };
+    let tls_dir = tls_dir.filter(|_| tls);
+    let sentinel = sentinel::Config { names, tls_dir, users_dir: login.then_some(users_dir) };
+    sentinel::run(sentinel, shell::listen(port).await?, orders, state, tls_changed).await;
+    anyhow::bail!("the Sentinel endpoint ended")
 }
 
 /// Prepares what the database starts with; waits, however long, for what cannot be read, written or started with.

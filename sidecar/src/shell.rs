@@ -122,7 +122,7 @@ async fn certificates(directory: &Path) -> tls::Set {
 }
 
 /// On every address, of both families where the node has both.
-async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+pub(crate) async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     let bind = async |address: SocketAddr| TcpListener::bind(address).await;
     match bind((Ipv6Addr::UNSPECIFIED, port).into()).await {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use sidecar_protocol::redis::Engine;
+use sidecar_protocol::redis::{Engine, SENTINEL_PORT};
 use sidecar_protocol::{API_PORT, HEALTH_PORT};
 
 use super::ordinal;
@@ -67,6 +67,15 @@ pub struct Redis {
     /// `bind` of the database.
     #[arg(long, default_value = "* -::*")]
     listen: String,
+    /// Where clients ask for the primary as they ask a Sentinel; 0 for nowhere.
+    #[arg(long, default_value_t = SENTINEL_PORT)]
+    sentinel_port: u16,
+    /// The name by which they ask; the cluster's unless it is given.
+    #[arg(long)]
+    master_name: Option<String>,
+    /// They need not log in there.
+    #[arg(long)]
+    no_sentinel_auth: bool,
     /// Port of the API.
     #[arg(long, default_value_t = API_PORT)]
     api_port: u16,
@@ -112,6 +121,12 @@ impl Redis {
             (true, "") => format!("{}.{cluster}", self.pod_name),
             (_, namespace) => format!("{}.{cluster}.{namespace}.svc", self.pod_name),
         });
+        let system_dir = (!self.standalone || self.system.is_dir()).then_some(self.system);
+        let sentinel = (self.sentinel_port != 0).then(|| redis::Sentinel {
+            port: self.sentinel_port,
+            master_name: self.master_name.unwrap_or_else(|| cluster.clone()),
+            login: system_dir.is_some() && !self.no_sentinel_auth,
+        });
         let config = Config {
             member: self.pod_name,
             ordinal,
@@ -123,7 +138,7 @@ impl Redis {
             run_dir: self.run,
             tls: tls_dir.is_some() && !self.no_tls,
             tls_dir,
-            system_dir: (!self.standalone || self.system.is_dir()).then_some(self.system),
+            system_dir,
             users_dir: self.users,
             config_file: self.config,
             program: self.server,
@@ -138,6 +153,7 @@ impl Redis {
             },
             max_lag_seconds: self.max_replica_lag_seconds,
             standalone: self.standalone,
+            sentinel,
         };
         let mode = match (self.cluster_uid, self.service) {
             (Some(cluster_uid), None) => shell::Mode::Operated { cluster_uid, api_port: self.api_port },

@@ -85,7 +85,7 @@ struct HandingOver {
 }
 
 /// One member's memory between two looks.
-pub struct Member {
+pub struct Member<'a> {
     config: Arc<Config>,
     local_password: String,
     identity: String,
@@ -98,7 +98,7 @@ pub struct Member {
     tls_changed: watch::Receiver<u64>,
     guard: Guard,
     contact: watch::Receiver<Fence>,
-    reporter: Reporter<State>,
+    reporter: &'a Reporter<State>,
     session: Option<Session>,
     running: Option<Running>,
     last: Option<Step>,
@@ -127,7 +127,7 @@ struct Seen {
 
 // === impl Member ===
 
-impl Member {
+impl<'a> Member<'a> {
     /// A member whose database may be there already, or not yet.
     #[must_use]
     pub(super) fn new(
@@ -136,7 +136,7 @@ impl Member {
         orders: watch::Receiver<Option<Order<Assignment>>>,
         tls_changed: watch::Receiver<u64>,
         guard: Guard,
-        reporter: Reporter<State>,
+        reporter: &'a Reporter<State>,
     ) -> Self {
         let (now, contact) = (Instant::now(), guard.changes());
         let Prepared { local_password, identity, memory } = prepared;
@@ -638,7 +638,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for Member<'_> {
     fn drop(&mut self) {
         self.abandon();
     }

@@ -149,6 +149,7 @@ impl Rig {
             persistence: Persistence::AppendOnly,
             max_lag_seconds: 10,
             standalone: false,
+            sentinel: None,
         };
         edit(&mut config);
         let (orders, _) = watch::channel(None);
