@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bson::doc;
-use e2e::engine::{Cluster, Mongo, MySql};
+use e2e::engine::{Cluster, Mongo, MySql, Redis};
 use e2e::ui::Ui;
 use e2e::{Engine, Lab};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -54,6 +54,12 @@ const OF_MYSQL: [Goal; 4] = [
 ];
 const OF_MONGO: [Goal; 2] =
     [(Blow::Crash, "gap: crash of mongod", "p50 <= 500, p99 <= 1500"), (Blow::SwitchOver, "gap: planned switchover", "p99 <= 500")];
+const OF_REDIS: [Goal; 4] = [
+    (Blow::Crash, "gap: crash of redis-server", "p50 <= 300, p99 <= 1000"),
+    (Blow::Delete, "gap: pod deleted without grace", ""),
+    (Blow::Freeze, "gap: frozen pod", ""),
+    (Blow::SwitchOver, "gap: planned switchover", "p99 <= 100"),
+];
 
 pub async fn mysql(lab: &Lab, ui: &Ui) -> Result<()> {
     on_stage::<MySql, _>(lab, MEMBERS, |cluster| async move { measure(&cluster, ui, "", &OF_MYSQL).await }).await
@@ -68,6 +74,18 @@ pub async fn mongo(lab: &Lab, ui: &Ui) -> Result<()> {
         for ordinal in 0..u32::try_from(MEMBERS)? {
             let member = cluster.member(ordinal);
             figure(&format!("{server}sidecar RSS, MiB"), rss(lab, &cluster.namespace, &member, "sidecar").await?, "<= 10");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The same for what WAIT 1 acknowledged.
+pub async fn redis(lab: &Lab, ui: &Ui) -> Result<()> {
+    on_stage::<Redis, _>(lab, MEMBERS, |cluster| async move {
+        measure(&cluster, ui, "redis, ", &OF_REDIS).await?;
+        for ordinal in 0..u32::try_from(MEMBERS)? {
+            figure("redis, sidecar RSS, MiB", rss(lab, &cluster.namespace, &cluster.member(ordinal), "sidecar").await?, "<= 8");
         }
         Ok(())
     })

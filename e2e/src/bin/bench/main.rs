@@ -36,6 +36,8 @@ enum Part {
     Gaps,
     /// The same of a MongoReplicaSet, and its sidecar's memory.
     Mongo,
+    /// The same of a RedisReplication.
+    Redis,
     /// CPU without a client.
     Idle,
     /// False failovers on saturated cores: BUSY_MINUTES of them, 10 unless given.
@@ -58,6 +60,7 @@ async fn main() -> Result<()> {
             Part::Starts => starts::measure(&lab, &dirs, &ui).await?,
             Part::Gaps => gaps::mysql(&lab, &ui).await?,
             Part::Mongo => gaps::mongo(&lab, &ui).await?,
+            Part::Redis => gaps::redis(&lab, &ui).await?,
             Part::Idle => quiet::idle(&lab, &ui).await?,
             Part::Busy => quiet::busy(&lab, &ui).await?,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::dirs::Dirs;
-use e2e::engine::{Cluster, Mongo, MySql};
+use e2e::engine::{Cluster, Mongo, MySql, Redis};
 use e2e::process::Process;
 use e2e::{Engine, Lab, TestNamespace, images};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -45,6 +45,14 @@ impl Measured for Mongo {
         let clerk = json!({"name": Self::USER, "database": Self::DATABASE, "roles": [{"role": "readWrite", "db": Self::DATABASE}]});
         json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "MongoReplicaSet", "metadata": {"name": NAME}, "spec": {
             "replicas": replicas, "image": images::MONGO, "imagePullPolicy": "Never", "storage": {"size": "8Gi"}, "users": [clerk]}})
+    }
+}
+
+impl Measured for Redis {
+    fn manifest(replicas: u32) -> Value {
+        let app = json!({"name": Self::USER, "rules": Self::RULES});
+        json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication", "metadata": {"name": NAME}, "spec": {
+            "replicas": replicas, "image": images::REDIS, "imagePullPolicy": "Never", "storage": {"size": "8Gi"}, "users": [app]}})
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
 use e2e::Engine;
-use e2e::engine::{Mongo, MySql};
+use e2e::engine::{Mongo, MySql, Redis};
 use mongodb::Client;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use redis::aio::MultiplexedConnection;
+use redis::{cmd, pipe};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -119,5 +121,24 @@ impl Beats for Mongo {
 
     async fn count(connection: &mut Client) -> Result<usize> {
         Ok(connection.database(Mongo::DATABASE).collection::<Document>("beats").count_documents(doc! {}).await?.try_into()?)
+    }
+}
+
+impl Beats for Redis {
+    /// The first number makes the list.
+    async fn prepare(_: &mut MultiplexedConnection) -> Result<()> {
+        Ok(())
+    }
+
+    async fn beat(connection: &mut MultiplexedConnection, number: u64) -> Result<()> {
+        let mut commands = pipe();
+        commands.rpush("beats", number).cmd("WAIT").arg(1).arg(STATEMENT.as_millis() as u64);
+        let (_, acks): (u64, u64) = commands.query_async(connection).await?;
+        ensure!(acks > 0, "no replica has acknowledged it");
+        Ok(())
+    }
+
+    async fn count(connection: &mut MultiplexedConnection) -> Result<usize> {
+        Ok(cmd("LLEN").arg("beats").query_async(connection).await?)
     }
 }
