@@ -77,11 +77,12 @@ impl<'a> View<'a> {
         self.state(ordinal).is_some_and(|state| state.data == Data::Empty)
     }
 
-    /// It holds other data than the ones that were recorded to lead, or none: certain, not unknown.
+    /// It holds other data than the ones that were recorded to lead: certain, not unknown. A volume or a process that is new has others, even
+    /// when there are none yet.
     pub fn lost_its_data(&self, ordinal: u32) -> bool {
         let recorded = self.status.primary_identity.as_ref();
-        let other = |state: &State| recorded.is_some() && state.identity.is_some() && state.identity.as_ref() != recorded;
-        self.state(ordinal).is_some_and(|state| other(state) || recorded.is_some() && state.data == Data::Empty)
+        let mine = self.state(ordinal).and_then(|state| state.identity.as_ref());
+        recorded.zip(mine).is_some_and(|(recorded, mine)| recorded != mine)
     }
 
     /// It accepts writes under an order of the current term.
