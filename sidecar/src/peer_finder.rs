@@ -133,7 +133,7 @@ async fn hand(script: &str, list: &str) -> io::Result<()> {
     }
     let status = child.wait().await?;
     if !status.success() {
-        warn!(script, %status, "the script failed; the next change runs it again");
+        warn!(script, %status, "the script failed, which changes nothing");
     }
     Ok(())
 }
@@ -150,7 +150,8 @@ fn shell(script: &str) -> io::Result<tokio::process::Child> {
     }
     let words: Vec<_> = script.split_ascii_whitespace().collect();
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::NotFound)?;
-    spawn(program, arguments)
+    let spawned = spawn(program, arguments);
+    if missing(&spawned) { Err(io::Error::new(io::ErrorKind::NotFound, "there is no bash, no sh and no such program")) } else { spawned }
 }
 
 #[cfg(test)]

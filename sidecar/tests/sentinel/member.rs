@@ -54,8 +54,7 @@ impl Member {
         }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let names =
-            Names { cluster: "shop".into(), namespace: "prod".into(), ordinal: 1, master_name: "mymaster".into(), port: address.port() };
+        let names = Names { member: "shop-1".into(), host: host(1), master_name: "mymaster".into(), port: address.port() };
         let config = Config { names, tls_dir: tls.then(|| root.clone()), users_dir: Some(root.clone()) };
         let (orders, state, tls_changed) = (watch::Sender::new(None), watch::Sender::new(State::default()), watch::Sender::new(0));
         let running = tokio::spawn(run(config, listener, orders.subscribe(), state.subscribe(), tls_changed.subscribe()));

@@ -18,15 +18,13 @@ const SILENCE: Duration = Duration::from_millis(SILENCE_MILLIS);
 /// What clients are told before the database has said its version: the oldest that is supported.
 const FIRST_VERSION: &str = "7.0.0";
 
-/// How the members are called.
+/// How this member is called, and so the others: their names differ in the ordinal.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// The cluster, and its headless Service.
-    pub cluster: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// This member.
-    pub ordinal: u32,
+    /// Pod name, `NAME-ORDINAL`.
+    pub member: String,
+    /// Under which the others reach it, and clients: the pod's name, and after a dot what all members' names end with.
+    pub host: String,
     /// By which clients ask for the primary.
     pub master_name: String,
     /// Port of the endpoint.
@@ -37,20 +35,31 @@ pub struct Names {
 
 impl Names {
     fn member(&self, ordinal: u32) -> String {
-        format!("{}-{ordinal}", self.cluster)
+        let stem = self.member.rsplit_once('-').map_or(self.member.as_str(), |(stem, _)| stem);
+        format!("{stem}-{ordinal}")
+    }
+
+    /// What all members' names end with.
+    fn domain(&self) -> &str {
+        self.host.split_once('.').map_or("", |(_, domain)| domain)
     }
 
     fn host(&self, ordinal: u32) -> String {
-        format!("{}.{}.{}.svc", self.member(ordinal), self.cluster, self.namespace)
+        format!("{}.{}", self.member(ordinal), self.domain()).trim_end_matches('.').to_owned()
     }
 
+    /// The ordinal of a member of this cluster.
     fn ordinal(&self, member: &str) -> Option<u32> {
-        member.strip_prefix(&self.cluster)?.strip_prefix('-')?.parse().ok()
+        let ordinal = member.rsplit_once('-')?.1.parse().ok()?;
+        (member == self.member(ordinal)).then_some(ordinal)
     }
 
-    fn sentinel(&self, ordinal: u32) -> Node {
-        let cluster = format!("{}/{}", self.namespace, self.cluster);
-        Node { port: self.port, ..Node::sentinel(self.host(ordinal), &cluster, &self.member(ordinal), None) }
+    fn me(&self) -> Option<u32> {
+        self.ordinal(&self.member)
+    }
+
+    fn sentinel(&self, member: &str, host: String) -> Node {
+        Node { port: self.port, ..Node::sentinel(host, self.domain(), member, None) }
     }
 }
 
@@ -72,7 +81,7 @@ impl Known {
 
     /// The view that follows from the last order and the state of the own database.
     pub fn see(&mut self, order: Option<&Order<Assignment>>, state: &State, now: Instant) -> View {
-        let me = self.names.ordinal;
+        let me = self.names.me();
         let assignment = order.map(|order| &order.assignment);
         let leader = leader(&self.names, assignment, state);
         let members = assignment.map_or(&[][..], |assignment| &assignment.members);
@@ -85,20 +94,24 @@ impl Known {
             quorum: u32::try_from(members.len() / 2 + 1).unwrap_or(u32::MAX),
             primary,
             replicas,
-            sentinels: members.iter().filter(|ordinal| **ordinal != me).map(|ordinal| self.names.sentinel(*ordinal)).collect(),
-            me: self.names.sentinel(me),
+            sentinels: members
+                .iter()
+                .filter(|ordinal| Some(**ordinal) != me)
+                .map(|ordinal| self.names.sentinel(&self.names.member(*ordinal), self.names.host(*ordinal)))
+                .collect(),
+            me: self.names.sentinel(&self.names.member, self.names.host.clone()),
             epoch: order.map_or(0, |order| order.term),
             version: state.version.clone().unwrap_or_else(|| FIRST_VERSION.into()),
         }
     }
 
     fn database(&mut self, ordinal: u32, leader: Option<u32>, state: &State, now: Instant) -> Node {
-        let me = self.names.ordinal;
+        let me = self.names.me();
         let host = self.names.host(ordinal);
         let connected = state.replication.as_ref().is_some_and(|link| link.connected);
         let mine = state.position.as_ref().map_or(0, |position| position.offset);
         // Whether it is heard, whether it is in step, and how far it is.
-        let (heard, linked, offset) = match (ordinal == me, leader == Some(me), leader == Some(ordinal)) {
+        let (heard, linked, offset) = match (Some(ordinal) == me, leader.is_some() && leader == me, leader == Some(ordinal)) {
             (true, leads, _) => (state.role != Role::Unknown, leads || connected, mine),
             (false, true, _) => {
                 let follower = state.replicas.iter().find(|replica| replica.host == host);
@@ -120,7 +133,7 @@ impl Known {
 
 /// Who is primary, as far as this member knows.
 fn leader(names: &Names, assignment: Option<&Assignment>, state: &State) -> Option<u32> {
-    let me = names.ordinal;
+    let me = names.me();
     let open = state.role == Role::Primary && !state.fenced;
     let followed = state.replication.as_ref().map(|link| link.source.as_str());
     match assignment.map(|assignment| &assignment.part) {
@@ -129,12 +142,18 @@ fn leader(names: &Names, assignment: Option<&Assignment>, state: &State) -> Opti
             names.ordinal(&heir.to.member)
         }
         // One whose process is gone is silent; one that has not opened yet, or has closed itself, is none.
-        Some(Part::Primary { .. }) => (open || (state.role == Role::Unknown && !state.fenced)).then_some(me),
-        Some(Part::Replica { heir_of: Some(_), .. }) if open => Some(me),
+        Some(Part::Primary { .. }) => {
+            if open || (state.role == Role::Unknown && !state.fenced) {
+                me
+            } else {
+                None
+            }
+        }
+        Some(Part::Replica { heir_of: Some(_), .. }) if open => me,
         Some(Part::Replica { source, .. }) => names.ordinal(&source.member),
         Some(Part::Isolated) => None,
         // No order yet: what it does by itself.
-        None if open => Some(me),
+        None if open => me,
         None => names.ordinal(followed?.split('.').next()?),
     }
 }

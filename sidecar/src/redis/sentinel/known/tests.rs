@@ -3,7 +3,8 @@ use sidecar_protocol::redis::{Lineage, Peer, Replica, Replication, Yield};
 use super::*;
 
 fn names(ordinal: u32) -> Names {
-    Names { cluster: "cache".into(), namespace: "shop".into(), ordinal, master_name: "mymaster".into(), port: 26379 }
+    let (member, host) = (format!("cache-{ordinal}"), format!("cache-{ordinal}.cache.shop.svc"));
+    Names { member, host, master_name: "mymaster".into(), port: 26379 }
 }
 
 fn host(ordinal: u32) -> String {
@@ -113,4 +114,15 @@ fn a_node_is_down_after_three_seconds_of_silence_and_since_its_beginning() {
     let _ = known.see(Some(&primary(None)), &gone, at(4000));
     let view = known.see(Some(&primary(None)), &gone, at(7000));
     assert_eq!(view.primary.unwrap().down_since, Some(at(4000)), "its own process is gone");
+}
+
+#[test]
+fn members_are_called_after_this_one_whatever_the_service_is_called() {
+    let names = |member: &str, host: &str| Names { member: member.into(), host: host.into(), ..names(0) };
+    assert_eq!(names("redis-a-10", "redis-a-10.peers").host(2), "redis-a-2.peers");
+    assert_eq!(names("redis-0", "redis-0").host(2), "redis-2");
+    assert_eq!(names("redis-a-10", "redis-a-10.peers").ordinal("redis-a-3"), Some(3));
+    for stranger in ["redis-3", "redis-a-x", "redis-a-03", "redis-a", "127"] {
+        assert_eq!(names("redis-a-10", "redis-a-10.peers").ordinal(stranger), None, "{stranger}");
+    }
 }
