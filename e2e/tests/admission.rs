@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use crds::mysql::MySQLCluster;
+use crds::redis::RedisReplication;
 use crds::shared::OptionValue;
 use e2e::ControlPlane;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -26,13 +27,13 @@ async fn install(client: &Client) -> Result<()> {
 }
 
 /// As a user writes it: untyped, so that wrong types can be sent.
-struct User(Api<DynamicObject>);
+struct User(&'static str, Api<DynamicObject>);
 
 impl User {
     async fn apply(&self, name: &str, spec: Value) -> kube::Result<DynamicObject> {
-        let object = json!({ "apiVersion": "understudy.dev/v1alpha1", "kind": "MySQLCluster", "metadata": { "name": name }, "spec": spec });
+        let object = json!({ "apiVersion": "understudy.dev/v1alpha1", "kind": self.0, "metadata": { "name": name }, "spec": spec });
         let strict = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("user").force() };
-        self.0.patch(name, &strict, &Patch::Apply(&object)).await
+        self.1.patch(name, &strict, &Patch::Apply(&object)).await
     }
 
     /// Refused, in words that hold all of `says`.
@@ -54,7 +55,7 @@ async fn the_api_server_takes_the_definition_and_refuses_what_cannot_be_meant() 
     plane.namespace("shop").await?;
     let client = plane.client().clone();
     install(&client).await?;
-    let user = User(Api::namespaced_with(client.clone(), "shop", &ApiResource::erase::<MySQLCluster>(&())));
+    let user = User("MySQLCluster", Api::namespaced_with(client.clone(), "shop", &ApiResource::erase::<MySQLCluster>(&())));
 
     // The smallest object: a name and a size. Every default is filled in by the API server, equal to the types' own.
     let stored = user.apply("orders", json!({"storage": {"size": "1Gi"}})).await?;
@@ -130,5 +131,59 @@ async fn the_api_server_takes_the_definition_and_refuses_what_cannot_be_meant() 
         )
         .await?;
     assert_eq!(created.spec.image, "mysql:8.4");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_replication_is_taken_with_all_that_is_long_and_refused_where_it_cannot_be_meant() -> Result<()> {
+    let plane = ControlPlane::start().await?;
+    plane.namespace("shop").await?;
+    let client = plane.client().clone();
+    install(&client).await?;
+    let user = User("RedisReplication", Api::namespaced_with(client.clone(), "shop", &ApiResource::erase::<RedisReplication>(&())));
+    let spec = |more: Value| {
+        let mut spec = json!({"storage": {"size": "1Gi"}});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            spec[key] = value.clone();
+        }
+        spec
+    };
+
+    let stored = user.apply("cache", spec(json!({}))).await?;
+    let typed: RedisReplication = serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication", "metadata": {"name": "cache"}, "spec": spec(json!({})),
+    }))?;
+    assert_eq!(stored.data["spec"], serde_json::to_value(&typed.spec)?, "defaults of the schema and of the types");
+
+    for (what, more, says) in [
+        ("unknown field", json!({"aof": true}), &["spec.aof"][..]),
+        ("too many", json!({"replicas": 32}), &["spec.replicas"]),
+        ("owned option", json!({"config": {"masterauth": "x"}}), &["spec.config", "set by the operator"]),
+        ("owned family", json!({"config": {"tls-port": 1}}), &["spec.config", "set by the operator"]),
+        ("bad option", json!({"config": {"include /etc/passwd": ""}}), &["spec.config", "as in redis.conf"]),
+        ("newline", json!({"config": {"save": "1 1\nport 1"}}), &["spec.config", "one line"]),
+        ("too durable", json!({"replicas": 2, "durability": {"minReplicasToWrite": 2}}), &["minReplicasToWrite"]),
+        ("negative", json!({"durability": {"minReplicasToWrite": -1}}), &["minReplicasToWrite"]),
+        ("forgetful", json!({"persistence": "None", "hibernate": true}), &["would be forgotten"]),
+        ("twice", json!({"users": [{"name": "a"}, {"name": "a"}]}), &["each name once"]),
+        ("ours", json!({"users": [{"name": "understudy"}]}), &["users.name"]),
+        ("a key of the Secret", json!({"users": [{"name": "host"}]}), &["has this key already"]),
+        ("password", json!({"users": [{"name": "a", "rules": "~* >x"}]}), &["users.rules"]),
+        ("let in", json!({"users": [{"name": "a", "rules": "~* NOPASS"}]}), &["users.rules"]),
+        ("bad word", json!({"persistence": "Sometimes"}), &["spec.persistence"]),
+        ("master name", json!({"sentinel": {"masterName": "a b"}}), &["sentinel.masterName"]),
+    ] {
+        println!("{what}");
+        User::refused(user.apply("bad", spec(more)).await, says);
+    }
+
+    User::refused(user.apply("cache", spec(json!({"tls": "Disabled"}))).await, &["spec.tls cannot be changed"]);
+    User::refused(user.apply("cache", spec(json!({"persistence": "None"}))).await, &["cannot be turned on or off"]);
+    user.apply("cache", spec(json!({"persistence": "Snapshot"}))).await?;
+
+    // What is long is still affordable.
+    let users: Vec<Value> = (0..64).map(|n| json!({"name": format!("user{n}"), "rules": format!("~*{}", " +get".repeat(200))})).collect();
+    let config = (0..128).map(|n| (format!("option-{n}"), json!("v".repeat(1000)))).collect::<serde_json::Map<_, _>>();
+    user.apply("long", spec(json!({"users": users, "config": config}))).await?;
     Ok(())
 }

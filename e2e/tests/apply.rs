@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use crds::mongo::{MongoReplicaSet, MongoReplicaSetStatus};
 use crds::mysql::{MySQLCluster, MySQLClusterStatus};
+use crds::redis::{RedisReplication, RedisReplicationStatus};
 use e2e::ControlPlane;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -19,11 +20,13 @@ use operator::mysql::MySql;
 use operator::mysql::build::{build, template_size};
 use operator::mysql::validate::{Desired, validate};
 use operator::observed::{Member, Observed, PodSeen, Seen};
+use operator::redis::{self, Redis};
 use operator::secrets::{self, Accounts, PasswordMissing};
 use serde_json::{Value, json};
 use sidecar_protocol::Report;
 use sidecar_protocol::mongo as mongo_state;
 use sidecar_protocol::mysql::State;
+use sidecar_protocol::redis as redis_state;
 
 const NAMESPACE: &str = "shop";
 
@@ -384,5 +387,110 @@ async fn a_set_has_one_key_which_is_replaced_by_way_of_two_and_never_made_a_seco
     assert!(words.contains("kubectl patch secret stock-system") && words.contains("kubectl exec stock-0"), "{words}");
     assert_eq!(read_at_start, None, "nobody is started anew without a key");
     assert!(!data("stock-system").await?.contains_key("keyfile"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_password_of_redis_is_taken_everywhere_before_it_is_handed_out_and_so_is_the_members_own() -> Result<()> {
+    let stage = Stage::start().await?;
+    let api = stage.api::<Secret>();
+    let text = async |name: &str, key: &str| {
+        let data = api.get(name).await?.data.unwrap_or_default();
+        anyhow::Ok(data.get(key).map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).unwrap_or_default())
+    };
+    let metadata = json!({"name": "cache", "namespace": NAMESPACE, "uid": "uid-1"});
+    let object = json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication", "metadata": metadata,
+        "spec": {"storage": {"size": "1Gi"}, "passwordOverlapSeconds": 60, "users": [{"name": "app"}, {"name": "clerk", "secret": "clerk-password"}]}});
+    let cache = redis::validate::validate(&serde_json::from_value::<RedisReplication>(object)?)?;
+    // As sidecars say it that have read what is in the Secrets now.
+    let taken = async || {
+        let mut files = Vec::new();
+        for (secret, name) in
+            [("cache-system", "exporter"), ("cache-system", "replication"), ("cache-users", "app"), ("cache-users", "clerk")]
+        {
+            files.push((name, text(secret, name).await?));
+        }
+        let there = files.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (*name, text.as_str()));
+        anyhow::Ok(operator::build::fingerprint(&redis_state::passwords_text(there), 32))
+    };
+    let members = |digest: Option<String>, asked: Option<&str>| {
+        let state = || redis_state::State { passwords: digest.clone(), ..Default::default() };
+        let mut observed: Observed<Redis> = running((0..3).map(|_| Some(report(String::new(), state()))).collect());
+        observed.asked.passwords = asked.map(str::to_owned);
+        observed
+    };
+    let ensure = async |observed: &Observed<Redis>, later: i64| {
+        let now = now().checked_add(jiff::SignedDuration::from_secs(later))?;
+        let slots = secrets::Secrets::of(&stage.client, &cache);
+        anyhow::Ok(redis::accounts::ensure(&slots, observed, now).await?.missing)
+    };
+
+    // At birth: what is known is handed out, and the user whose Secret is missing waits.
+    let missing = ensure(&Observed::default(), 0).await?;
+    assert_eq!(missing, Some(PasswordMissing::NoSecret("clerk-password".into(), "spec.users[].secret")));
+    let app = text("cache-app", "app").await?;
+    assert_eq!((app.len(), text("cache-users", "app").await?), (32, app.clone()));
+    assert_eq!(text("cache-app", "app.uri").await?, format!("rediss://app:{app}@cache-primary.shop.svc:6379"));
+    assert_eq!(text("cache-app", "sentinel").await?, "cache-sentinel.shop.svc:26379");
+    assert_eq!((text("cache-app", "masterName").await?, text("cache-app", "clerk").await?), ("cache".into(), String::new()));
+    let password = async |value: &str| {
+        let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "clerk-password"}, "stringData": {"password": value}}))?;
+        if api.get_opt("clerk-password").await?.is_none() {
+            api.create(&PostParams::default(), &secret).await?;
+        }
+        anyhow::Ok(api.patch("clerk-password", &PatchParams::default(), &Patch::Merge(&secret)).await.map(drop)?)
+    };
+    password("one@").await?;
+    assert_eq!(ensure(&Observed::default(), 0).await?, None);
+    assert_eq!(text("cache-app", "clerk.uri").await?, "rediss://clerk:one%40@cache-primary.shop.svc:6379");
+    let before = stage.writes()?;
+    ensure(&members(Some(taken().await?), None), 0).await?;
+    assert_eq!(stage.writes()?, before, "an idle pass writes nothing");
+
+    // Another password: taken by all, handed out, and the old one gone after its time.
+    let old = taken().await?;
+    password("two").await?;
+    ensure(&members(Some(old.clone()), None), 0).await?;
+    assert_eq!(text("cache-users", "clerk").await?, "two\none@");
+    ensure(&members(Some(old), None), 0).await?;
+    assert_eq!(text("cache-app", "clerk").await?, "one@", "not before everybody takes both");
+    let both = taken().await?;
+    let mut one_silent = members(Some(both.clone()), None);
+    one_silent.members.entry(1).and_modify(|member| member.report = Seen::Silent { since: now() });
+    ensure(&one_silent, 0).await?;
+    assert_eq!(text("cache-app", "clerk").await?, "one@", "who is silent may not take it");
+    ensure(&members(Some(both.clone()), None), 0).await?;
+    assert_eq!(text("cache-app", "clerk").await?, "two");
+    ensure(&members(Some(both.clone()), None), 50).await?;
+    assert_eq!(text("cache-users", "clerk").await?, "two\none@", "it has its time");
+    ensure(&members(Some(both), None), 70).await?;
+    assert_eq!(text("cache-users", "clerk").await?, "two");
+
+    // A Secret that is gone takes nothing from its user.
+    api.delete("clerk-password", &DeleteParams::default()).await?;
+    assert!(ensure(&members(None, None), 0).await?.is_some());
+    assert_eq!((text("cache-users", "clerk").await?, text("cache-app", "clerk").await?), ("two".into(), "two".into()));
+
+    // On request: what we made ourselves, for members and applications.
+    let (first, exporter) = (text("cache-system", "replication").await?, text("cache-system", "exporter").await?);
+    ensure(&members(None, Some("now")), 0).await?;
+    let added = text("cache-system", "replication").await?;
+    let (used, fresh) = added.trim().split_once('\n').context("two")?;
+    assert_eq!(used, first, "the old one is used until everybody takes the new one");
+    assert!(text("cache-users", "app").await?.ends_with(&format!("\n{app}")));
+    ensure(&members(Some(taken().await?), Some("now")), 0).await?;
+    assert_eq!(text("cache-system", "replication").await?, format!("{fresh}\n{first}\n"));
+    assert_ne!(text("cache-app", "app").await?, app);
+    ensure(&members(Some(taken().await?), Some("now")), 0).await?;
+    assert_eq!(text("cache-system", "replication").await?, fresh);
+    let settled = stage.writes()?;
+    ensure(&members(Some(taken().await?), Some("now")), 0).await?;
+    assert_eq!(stage.writes()?, settled, "asked once, answered once");
+    assert_eq!(text("cache-system", "exporter").await?, exporter);
+
+    // All of it by the way that the pipeline takes.
+    let ensured = secrets::ensure(&stage.client, &cache, &members(None, None), &RedisReplicationStatus::default(), now()).await?;
+    ensured.credentials.tls()?;
+    assert!(ensured.accounts.missing.is_some() && ensured.accounts.read_at_start.is_none());
     Ok(())
 }

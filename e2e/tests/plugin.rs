@@ -7,6 +7,7 @@ use crds::annotations::offer;
 use crds::decisions::{self, Decided, Input};
 use crds::mongo::MongoReplicaSet;
 use crds::mysql::MySQLCluster;
+use crds::redis::RedisReplication;
 use e2e::{ControlPlane, Plugin};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -48,6 +49,15 @@ impl Stage {
             "primary": "stock-0", "electionTerm": 5, "replicaSetId": "65920080aabbccddeeff0011",
             "members": [row("stock-0", "PRIMARY"), row("stock-1", "SECONDARY"), row("stock-2", "SECONDARY")]});
         Self::with(&crds::all(), ApiResource::erase::<MongoReplicaSet>(&()), "stock", status).await
+    }
+
+    /// With the healthy RedisReplication `cache`: three members, `cache-0` leads in term 3. Every kind is installed.
+    async fn start_cache() -> Result<Self> {
+        let row = |name: &str, role: &str| json!({"name": name, "role": role, "ready": true, "identity": format!("data-of-{name}")});
+        let status = json!({"state": "Healthy", "reason": "cache-0 is the primary and all 3 members serve", "ready": "3/3", "term": 3,
+            "primary": "cache-0", "initialised": true, "acks": 1, "ackSet": [{"name": "cache-1", "identity": "data-of-cache-1"}],
+            "members": [row("cache-0", "Primary"), row("cache-1", "Replica"), row("cache-2", "Replica")]});
+        Self::with(&crds::all(), ApiResource::erase::<RedisReplication>(&()), "cache", status).await
     }
 
     async fn with(installed: &[CustomResourceDefinition], kind: ApiResource, name: &'static str, status: Value) -> Result<Self> {
@@ -283,7 +293,10 @@ async fn fencing_and_recloning_name_exactly_whom_they_mean() -> Result<()> {
     assert!(progress.contains("cloning from shop-2: 40 %"), "{progress}");
 
     let refused = stage.plugin.refuses(&["status", "nothing"]).await?;
-    assert!(refused.contains("no MySQLCluster or MongoReplicaSet nothing in namespace db; there are: myc/shop"), "{refused}");
+    assert!(
+        refused.contains("no MySQLCluster or MongoReplicaSet or RedisReplication nothing in namespace db; there are: myc/shop"),
+        "{refused}"
+    );
     let refused = stage.plugin.refuses(&["status", "mrs/shop"]).await?;
     assert!(refused.contains("no MongoReplicaSet shop in namespace db; there are: myc/shop"), "{refused}");
     Ok(())
@@ -401,6 +414,56 @@ async fn a_set_is_fenced_as_a_cluster_is_and_what_is_for_mysql_says_what_to_do_i
     Ok(())
 }
 
+// === RedisReplication ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_redis_is_promoted_in_its_term_by_one_who_saw_the_offsets_and_data_of_another_history_are_given_up_by_name() -> Result<()> {
+    let stage = Stage::start_cache().await?;
+    let said = stage.plugin.says(&["fence", "rr/cache", "cache-0"]).await?;
+    assert!(said.contains("fenced: cache-0") && said.contains("nobody writes until"), "{said}");
+    stage.plugin.says(&["unfence", "cache", "--all"]).await?;
+    let refused = stage.plugin.refuses(&["reclone", "cache", "cache-1"]).await?;
+    assert!(refused.contains("cache-1 follows"), "{refused}");
+    let refused = stage.plugin.refuses(&["sql", "cache"]).await?;
+    assert!(refused.contains("redis-cli") && refused.contains("Secret cache-app"), "{refused}");
+
+    let held = |name: &str, held: Option<&str>| Input { name: name.to_owned(), held: held.map(str::to_owned), ..Input::default() };
+    let members = vec![held("cache-0", None), held("cache-1", Some("aaaaaaaa:870")), held("cache-2", Some("aaaaaaaa:900"))];
+    stage.record(&[Decided { members, ..decided("Lost", "too few answer") }]).await?;
+    stage.status(json!({"state": "Lost", "reason": "too few answer", "ready": "0/3"})).await?;
+    let output = stage.plugin.run(&["promote", "cache", "cache-1"]).await?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && shown.contains("Promoting cache-1 loses the last 30 bytes of the history aaaaaaaa."), "{shown}");
+    assert_eq!(stage.asked("understudy.dev/accept-loss").await?, None);
+    let operator = async {
+        let asked = stage.is_asked("understudy.dev/accept-loss").await?;
+        ensure!(asked == "cache-1@3", "{asked}");
+        let stuck =
+            json!({"name": "cache-0", "role": "Isolated", "ready": false, "identity": "old", "message": "its data are of another history"});
+        let leads = json!({"name": "cache-1", "role": "Primary", "ready": true, "identity": "data-of-cache-1"});
+        stage
+            .status(json!({"state": "Degraded", "reason": "cache-1 leads", "term": 4, "primary": "cache-1", "members": [stuck, leads]}))
+            .await
+    };
+    let (said, operated) = tokio::join!(stage.plugin.says(&["promote", "rr/cache", "cache-1", CONSENTED]), operator);
+    operated?;
+    assert!(said?.contains("cache-1 is the primary"));
+
+    let operator = async {
+        let asked = stage.is_asked("understudy.dev/reclone").await?;
+        ensure!(asked == "cache-0@old", "{asked}");
+        let mut members = stage.clusters().get("cache").await?.data["status"]["members"].take();
+        members[0] = json!({"name": "cache-0", "role": "Replica", "ready": true, "identity": "new", "source": "cache-1",
+            "archive": "/data/.understudy/errant/1.rdb"});
+        stage.status(json!({ "members": members })).await
+    };
+    let (said, operated) = tokio::join!(stage.plugin.says(&["reclone", "cache", "cache-0"]), operator);
+    operated?;
+    let said = said?;
+    assert!(said.contains("cache-0 is cloned from cache-1 and follows") && said.contains("errant/1.rdb"), "{said}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_without_a_kind_means_the_only_one_that_has_it() -> Result<()> {
     let stage = Stage::start_set().await?;
@@ -408,14 +471,14 @@ async fn a_name_without_a_kind_means_the_only_one_that_has_it() -> Result<()> {
     stage.create(&mysql, "shop").await?;
     assert!(stage.plugin.says(&["status", "stock"]).await?.starts_with("stock  Healthy"));
     assert!(stage.plugin.says(&["status", "shop"]).await?.contains("no operator has looked at it"));
-    for (name, what) in [("nothing", "MySQLCluster or MongoReplicaSet nothing"), ("myc/stock", "MySQLCluster stock")] {
+    for (name, what) in [("nothing", "MySQLCluster or MongoReplicaSet or RedisReplication nothing"), ("myc/stock", "MySQLCluster stock")] {
         let refused = stage.plugin.refuses(&["status", name]).await?;
         assert!(refused.contains(&format!("no {what} in namespace db; there are: myc/shop, mrs/stock")), "{refused}");
     }
 
     stage.create(&mysql, "stock").await?;
     let refused = stage.plugin.refuses(&["fence", "stock", "stock-1"]).await?;
-    assert!(refused.contains("write myc/stock or mrs/stock"), "{refused}");
+    assert!(refused.contains("write myc/stock or mrs/stock or rr/stock"), "{refused}");
     assert_eq!(stage.asked("understudy.dev/fenced").await?, None);
     assert!(stage.plugin.says(&["status", "mrs/stock"]).await?.contains("MongoDB's term 5"));
     assert!(stage.plugin.says(&["status", "myc/stock"]).await?.contains("no operator has looked at it"));

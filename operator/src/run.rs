@@ -116,8 +116,7 @@ pub async fn serve(client: Client, options: &Run, health: Arc<Health>, stop: wat
     let mut ready = Vec::new();
     for scope in &scopes {
         // One line an engine.
-        let engines =
-            [start.engine::<MySql>(scope).await?, start.engine::<Mongo>(scope).await?, start.engine::<Redis>(scope).await?];
+        let engines = [start.engine::<MySql>(scope).await?, start.engine::<Mongo>(scope).await?, start.engine::<Redis>(scope).await?];
         for Served { ready: watches, controller } in engines {
             ready.extend(watches);
             controllers.push(controller);

@@ -130,7 +130,7 @@ pub async fn ensure<E: Engine>(
     status: &E::Status,
     now: Timestamp,
 ) -> Result<Ensured, SecretsError> {
-    let secrets = Secrets { api: Api::namespaced(client.clone(), &desired.namespace), desired };
+    let secrets = Secrets::of(client, desired);
     // For each pod that exists what its report says it trusts, `None` while it is silent.
     let exists = observed.members.values().filter(|member| member.pod.is_some());
     let trusts: Vec<_> = exists.map(|member| Some(member.report.answered()?.trust.clone())).collect();
@@ -148,7 +148,13 @@ pub struct Secrets<'a, E: Engine> {
     pub desired: &'a Desired<E>,
 }
 
-impl<E: Engine> Secrets<'_, E> {
+impl<'a, E: Engine> Secrets<'a, E> {
+    /// Those of the cluster that `desired` is.
+    #[must_use]
+    pub fn of(client: &Client, desired: &'a Desired<E>) -> Self {
+        Self { api: Api::namespaced(client.clone(), &desired.namespace), desired }
+    }
+
     /// One of our own, checked to be that.
     ///
     /// # Errors
@@ -165,16 +171,16 @@ impl<E: Engine> Secrets<'_, E> {
         self.api.get_opt(name).await.map_err(|error| ApplyError::api::<Secret>("get", name, error))
     }
 
-    /// Writes `data` unless the Secret holds it already.
+    /// Writes `data` and `annotations` unless the Secret holds them already.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn write<'a>(
+    pub async fn write<'b>(
         &self,
         slot: &Slot,
         type_: &str,
         data: Data,
-        annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+        annotations: impl IntoIterator<Item = (&'b str, &'b str)>,
     ) -> Result<(), ApplyError> {
         let Slot { name, living } = slot;
         let fresh = || Secret { metadata: metadata(self.desired, name.clone()), type_: Some(type_.to_owned()), ..Secret::default() };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Looks at clusters run by Understudy, of MySQL (myc/NAME) and MongoDB (mrs/NAME), and asks things of them.
+/// Looks at clusters run by Understudy, of MySQL (myc/NAME), MongoDB (mrs/NAME) and Redis (rr/NAME), and asks things of them.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-understudy", bin_name = "kubectl understudy", version)]
 pub struct Cli {
@@ -32,12 +32,12 @@ pub struct Place {
 pub enum Verb {
     /// What is wrong, and what happens next.
     Status {
-        /// The cluster: NAME, myc/NAME or mrs/NAME.
+        /// The cluster: NAME, myc/NAME, mrs/NAME or rr/NAME.
         name: String,
     },
     /// Hand the primary's role over, without losing a write.
     Switchover {
-        /// The cluster: NAME, myc/NAME or mrs/NAME.
+        /// The cluster: NAME, myc/NAME, mrs/NAME or rr/NAME.
         name: String,
         /// The next primary; the best one if absent.
         #[arg(long)]
@@ -47,7 +47,7 @@ pub enum Verb {
     },
     /// Make a member primary although others may hold more: for a cluster in state Lost.
     Promote {
-        /// The cluster: NAME, myc/NAME or mrs/NAME.
+        /// The cluster: NAME, myc/NAME, mrs/NAME or rr/NAME.
         name: String,
         /// The next primary.
         member: String,
@@ -57,16 +57,16 @@ pub enum Verb {
         #[command(flatten)]
         wait: Wait<60>,
     },
-    /// Keep a member from leading, and one of MySQL from serving: a fenced primary of MySQL is not replaced, and nobody writes.
+    /// Keep a member from leading, and one of MySQL or Redis from serving: a fenced primary of these is not replaced, and nobody writes.
     Fence {
-        /// The cluster: NAME, myc/NAME or mrs/NAME.
+        /// The cluster: NAME, myc/NAME, mrs/NAME or rr/NAME.
         name: String,
         /// The member.
         member: String,
     },
     /// Let a fenced member serve again.
     Unfence {
-        /// The cluster: NAME, myc/NAME or mrs/NAME.
+        /// The cluster: NAME, myc/NAME, mrs/NAME or rr/NAME.
         name: String,
         /// The member.
         #[arg(required_unless_present = "all")]
@@ -75,9 +75,10 @@ pub enum Verb {
         #[arg(long, conflicts_with = "member")]
         all: bool,
     },
-    /// MySQL: discard a replica's data, after what only it holds is archived, and clone it anew.
+    /// MySQL, Redis: discard a replica's data, after what only it holds is archived, and clone it anew. Of Redis only data of a history that
+    /// the primary never had.
     Reclone {
-        /// The MySQLCluster: NAME, or myc/NAME.
+        /// The cluster: NAME, myc/NAME or rr/NAME.
         name: String,
         /// The member.
         member: String,
@@ -86,7 +87,7 @@ pub enum Verb {
     },
     /// Logs of the members, in the order of time.
     Logs {
-        /// The cluster: NAME, myc/NAME or mrs/NAME.
+        /// The cluster: NAME, myc/NAME, mrs/NAME or rr/NAME.
         name: String,
         /// One member; all if absent.
         member: Option<String>,
@@ -115,7 +116,7 @@ pub enum Verb {
     },
     /// The last decisions of the operator with their inputs, refusals included.
     Explain {
-        /// The cluster: NAME, myc/NAME or mrs/NAME.
+        /// The cluster: NAME, myc/NAME, mrs/NAME or rr/NAME.
         name: String,
         /// How many.
         #[arg(long, default_value_t = 5)]
@@ -153,6 +154,7 @@ mod tests {
         for line in [
             "status shop -n db --context lab",
             "status mrs/stock",
+            "status rr/cache",
             "switchover shop --to shop-1 --wait 5",
             "promote shop shop-1 --yes-lose-what-others-hold",
             "fence shop shop-1",

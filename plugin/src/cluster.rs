@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::mongo::{self, MongoReplicaSet};
 use crds::mysql::{self, MySQLCluster};
+use crds::redis::{self, RedisReplication};
 use crds::shared::{ClusterStatus, HandoverRequest, Head, Transition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
@@ -64,13 +65,13 @@ pub struct Member {
     pub version: Option<String>,
     /// What is wrong with it, or how far it is.
     pub message: Option<String>,
-    /// MySQL: whom it follows.
+    /// MySQL, Redis: whom it follows.
     pub source: Option<String>,
     /// MySQL: donor of the clone that filled its volume.
     pub cloned_from: Option<String>,
-    /// MySQL: which data directory.
-    pub server_uuid: Option<String>,
-    /// MySQL: file with the newest transactions that only it held.
+    /// MySQL, Redis: which data.
+    pub identity: Option<String>,
+    /// MySQL, Redis: file with the newest data that only it held.
     pub archive: Option<String>,
     /// MongoDB: whether it votes.
     pub votes: Option<bool>,
@@ -124,8 +125,7 @@ impl From<MySQLCluster> for Cluster {
     fn from(MySQLCluster { metadata, spec, status }: MySQLCluster) -> Self {
         let seen = status.is_some();
         let status = status.unwrap_or_default();
-        let set: Vec<&str> = status.ack_set.iter().map(|member| member.name.as_str()).collect();
-        let acknowledge = if set.is_empty() { "nobody has to".to_owned() } else { format!("{} of {}", status.acks, set.join(", ")) };
+        let acknowledge = acknowledge(status.acks, status.ack_set.iter().map(|member| member.name.as_str()));
         Self {
             suspend: spec.suspend,
             hibernate: spec.hibernate,
@@ -141,8 +141,14 @@ impl From<MySQLCluster> for Cluster {
 impl From<mysql::MemberStatus> for Member {
     fn from(row: mysql::MemberStatus) -> Self {
         let mysql::MemberStatus { name, role, ready, cloned_from, server_uuid, archive, version, source, tls: _, message } = row;
-        Self { name, role, ready, version, message, source, cloned_from, server_uuid, archive, ..Self::default() }
+        Self { name, role, ready, version, message, source, cloned_from, identity: server_uuid, archive, ..Self::default() }
     }
+}
+
+/// How many of whom hold what is acknowledged.
+fn acknowledge<'a>(acks: u32, set: impl Iterator<Item = &'a str>) -> String {
+    let set: Vec<&str> = set.collect();
+    if set.is_empty() { "nobody has to".to_owned() } else { format!("{acks} of {}", set.join(", ")) }
 }
 
 // === MongoDB ===
@@ -172,6 +178,34 @@ impl From<mongo::MemberStatus> for Member {
     fn from(row: mongo::MemberStatus) -> Self {
         let mongo::MemberStatus { name, role, ready, healthy, votes, priority, lag, zone, version, message } = row;
         Self { name, role, ready, version, message, votes, priority, zone, lag, healthy, ..Self::default() }
+    }
+}
+
+// === Redis ===
+
+impl From<RedisReplication> for Cluster {
+    fn from(RedisReplication { metadata, spec, status }: RedisReplication) -> Self {
+        let seen = status.is_some();
+        let status = status.unwrap_or_default();
+        let acknowledge = acknowledge(status.acks, status.ack_set.iter().map(|member| member.name.as_str()));
+        Self {
+            suspend: spec.suspend,
+            hibernate: spec.hibernate,
+            primary: status.primary.clone(),
+            handover: status.handover.clone(),
+            members: status.members.iter().cloned().map(Member::from).collect(),
+            facts: vec![("acknowledge", acknowledge)],
+            ..Self::of(Engine::Redis, metadata, seen, &status)
+        }
+    }
+}
+
+impl From<redis::MemberStatus> for Member {
+    fn from(row: redis::MemberStatus) -> Self {
+        let redis::MemberStatus { name, role, ready, identity, archive, engine, version, source, message } = row;
+        // Two engines count their versions each in its own way.
+        let version = version.map(|version| engine.map_or_else(|| version.clone(), |engine| format!("{engine} {version}")));
+        Self { name, role, ready, version, message, source, identity, archive, ..Self::default() }
     }
 }
 
@@ -208,6 +242,21 @@ pub mod tests {
         read(Engine::Mongo, object, patch)
     }
 
+    /// A RedisReplication of three with `cache-0` as its primary, changed by `patch`.
+    pub fn cache(patch: &Value) -> Cluster {
+        let row = |name: &str, role: &str| json!({"name": name, "role": role, "ready": true, "identity": format!("data-of-{name}"), "engine": "Valkey", "version": "8.1.1"});
+        let ack = |name: &str| json!({"name": name, "identity": format!("data-of-{name}")});
+        let object = json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication",
+            "metadata": {"name": "cache", "annotations": {}},
+            "spec": {"storage": {"size": "1Gi"}},
+            "status": {"state": "Healthy", "reason": "cache-0 is the primary and all 3 members serve", "ready": "3/3", "term": 3,
+                "primary": "cache-0", "initialised": true, "acks": 1, "ackSet": [ack("cache-1"), ack("cache-2")],
+                "members": [row("cache-0", "Primary"), row("cache-1", "Replica"), row("cache-2", "Replica")]},
+        });
+        read(Engine::Redis, object, patch)
+    }
+
     /// The words that `stock` without a majority offers.
     pub const WORDS: &str =
         "force stock-2.stock.db.svc:27017 at term 5 time 9.1 without stock-0.stock.db.svc:27017, stock-1.stock.db.svc:27017";
@@ -237,8 +286,8 @@ pub mod tests {
     }
 
     #[test]
-    fn both_kinds_say_what_all_kinds_say() {
-        for (cluster, name) in [(shop(&json!({})), "shop"), (stock(&json!({})), "stock")] {
+    fn every_kind_says_what_all_kinds_say() {
+        for (cluster, name) in [(shop(&json!({})), "shop"), (stock(&json!({})), "stock"), (cache(&json!({})), "cache")] {
             assert_eq!(cluster.name, name);
             assert_eq!((cluster.term, cluster.born, cluster.seen, cluster.is_led()), (3, true, true, true));
             assert_eq!(cluster.primary, Some(format!("{name}-0")));
@@ -246,5 +295,6 @@ pub mod tests {
         }
         assert!(!shop(&json!({"status": null})).seen);
         assert!(!stock(&json!({"status": {"replicaSetId": null}})).born);
+        assert!(!cache(&json!({"status": {"initialised": false}})).born);
     }
 }

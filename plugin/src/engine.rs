@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use crds::mongo::MongoReplicaSet;
 use crds::mysql::MySQLCluster;
+use crds::redis::RedisReplication;
 use kube::core::{DynamicObject, dynamic::ParseDynamicObjectError};
 use kube::discovery::ApiResource;
 
@@ -15,11 +16,13 @@ pub enum Engine {
     MySql,
     /// A MongoReplicaSet: `mrs/NAME`.
     Mongo,
+    /// A RedisReplication: `rr/NAME`.
+    Redis,
 }
 
 impl Engine {
     /// Every one.
-    pub const ALL: [Self; 2] = [Self::MySql, Self::Mongo];
+    pub const ALL: [Self; 3] = [Self::MySql, Self::Mongo, Self::Redis];
 
     /// The kind, if `text` says one, and the name.
     pub fn parse(text: &str) -> Result<(Option<Self>, String)> {
@@ -27,7 +30,11 @@ impl Engine {
         match kind.to_lowercase().as_str() {
             "myc" | "mysqlcluster" | "mysqlclusters" => Ok((Some(Self::MySql), name.to_owned())),
             "mrs" | "mongoreplicaset" | "mongoreplicasets" => Ok((Some(Self::Mongo), name.to_owned())),
-            _ => bail!("{kind} is no kind of Understudy: write myc/{name} for a MySQLCluster, mrs/{name} for a MongoReplicaSet"),
+            "rr" | "redisreplication" | "redisreplications" => Ok((Some(Self::Redis), name.to_owned())),
+            _ => bail!(
+                "{kind} is no kind of Understudy: write myc/{name} for a MySQLCluster, mrs/{name} for a MongoReplicaSet, \
+                 rr/{name} for a RedisReplication"
+            ),
         }
     }
 
@@ -36,6 +43,7 @@ impl Engine {
         match self {
             Self::MySql => "myc",
             Self::Mongo => "mrs",
+            Self::Redis => "rr",
         }
     }
 
@@ -44,6 +52,7 @@ impl Engine {
         match self {
             Self::MySql => "MySQLCluster",
             Self::Mongo => "MongoReplicaSet",
+            Self::Redis => "RedisReplication",
         }
     }
 
@@ -52,6 +61,7 @@ impl Engine {
         match self {
             Self::MySql => "mysql",
             Self::Mongo => "mongodb",
+            Self::Redis => "redis",
         }
     }
 
@@ -60,6 +70,7 @@ impl Engine {
         match self {
             Self::MySql => ApiResource::erase::<MySQLCluster>(&()),
             Self::Mongo => ApiResource::erase::<MongoReplicaSet>(&()),
+            Self::Redis => ApiResource::erase::<RedisReplication>(&()),
         }
     }
 
@@ -68,6 +79,7 @@ impl Engine {
         match self {
             Self::MySql => object.try_parse::<MySQLCluster>().map(Cluster::from),
             Self::Mongo => object.try_parse::<MongoReplicaSet>().map(Cluster::from),
+            Self::Redis => object.try_parse::<RedisReplication>().map(Cluster::from),
         }
     }
 }
@@ -81,6 +93,7 @@ mod tests {
         assert_eq!(Engine::parse("shop").unwrap(), (None, "shop".to_owned()));
         assert_eq!(Engine::parse("myc/shop").unwrap(), (Some(Engine::MySql), "shop".to_owned()));
         assert_eq!(Engine::parse("MongoReplicaSet/stock").unwrap(), (Some(Engine::Mongo), "stock".to_owned()));
+        assert_eq!(Engine::parse("RR/cache").unwrap(), (Some(Engine::Redis), "cache".to_owned()));
         assert!(Engine::parse("pod/stock").unwrap_err().to_string().contains("mrs/stock"));
         for engine in Engine::ALL {
             assert_eq!(Engine::parse(&format!("{}/x", engine.short())).unwrap().0, Some(engine));

@@ -1,5 +1,5 @@
 //! `fence` and `unfence`: who is named in one annotation. These members do not lead for as long as they are named;
-//! those of MySQL are held isolated.
+//! those of MySQL and Redis are held isolated.
 
 use anyhow::Result;
 use crds::annotations::FENCED;

@@ -23,7 +23,8 @@ const NO_PROGRAM: [i32; 2] = [126, 127];
 pub async fn sql(access: &Access, member: Option<&str>, arguments: &[String]) -> Result<ExitCode> {
     ensure!(
         access.engine == Engine::MySql,
-        "sql is for MySQL; for MongoDB use mongosh with a user's connection string: key USER.uri of the Secret {}-app",
+        "sql is for MySQL; use {} with a user's connection string: key USER.uri of the Secret {}-app",
+        if access.engine == Engine::Redis { "redis-cli or valkey-cli (-u)" } else { "mongosh" },
         access.name
     );
     let cluster = access.cluster().await?;

@@ -21,6 +21,7 @@ pub async fn run(access: &Access, member: &str, consented: bool, limit: Option<D
     let newest = access.newest().await;
     let loss = match access.engine {
         Engine::MySql => shown(Paint::for_stdout(), newest.as_ref(), member),
+        Engine::Redis => counted(Paint::for_stdout(), newest.as_ref(), member),
         Engine::Mongo => forced(Paint::for_stdout(), newest.as_ref(), &asked.1),
     };
     println!("{} is Lost: {}\n\n{loss}", access.name, cluster.head.reason);
@@ -105,6 +106,38 @@ fn shown(paint: Paint, newest: Option<&Decided>, chosen: &str) -> String {
     text
 }
 
+/// Redis: every member's position, and what is lost with `chosen`. An offset counts the bytes of one history, so two of them compare only
+/// within the same one.
+fn counted(paint: Paint, newest: Option<&Decided>, chosen: &str) -> String {
+    let Some(newest) = newest else { return NO_RECORD.to_owned() };
+    let position = |member: &Input| {
+        let (history, rest) = member.held.as_deref()?.split_once(':')?;
+        Some((history.to_owned(), rest.split(' ').next()?.parse::<u64>().ok()?))
+    };
+    let row = |member: &Input| vec![member.name.clone(), member.seen.clone(), member.held.clone().unwrap_or_else(|| "unknown".to_owned())];
+    let mut text = table(paint, &["MEMBER", "SEEN", "HOLDS"], &newest.members.iter().map(row).collect::<Vec<_>>());
+    let Some((history, offset)) = newest.members.iter().find(|member| member.name == chosen).and_then(position) else {
+        text.push_str(&format!("\nWhat {chosen} holds is not known: anything may be lost.\n"));
+        return text;
+    };
+    let others: Vec<_> =
+        newest.members.iter().filter(|member| member.name != chosen).map(|member| (&member.name, position(member))).collect();
+    let ahead = others.iter().filter_map(|(_, at)| at.as_ref()).filter(|at| at.0 == history).map(|at| at.1.saturating_sub(offset)).max();
+    text.push_str(&match ahead.unwrap_or_default() {
+        0 => format!("\nNobody is known to hold more of the history {history} than {chosen}.\n"),
+        bytes => format!("\nPromoting {chosen} loses the last {bytes} bytes of the history {history}.\n"),
+    });
+    let unknown: Vec<&str> =
+        others.iter().filter(|(_, at)| at.as_ref().is_none_or(|at| at.0 != history)).map(|(name, _)| name.as_str()).collect();
+    if !unknown.is_empty() {
+        text.push_str(&format!(
+            "{}\n",
+            paint.bad(&format!("What {} may hold besides is not known, and lost as well.", unknown.join(", ")))
+        ));
+    }
+    text
+}
+
 fn transactions(count: u64) -> String {
     format!("{count} transaction{}", if count == 1 { "" } else { "s" })
 }
@@ -157,6 +190,22 @@ mod tests {
         assert!(shown(Paint::PLAIN, Some(&newest), "shop-1").contains("holds all that is known"));
         assert!(shown(Paint::PLAIN, Some(&newest), "shop-0").contains("anything may be lost"));
         assert!(shown(Paint::PLAIN, None, "shop-0").contains("not known"));
+    }
+
+    #[test]
+    fn offsets_of_redis_are_counted_within_one_history() {
+        let row = |name: &str, held: Option<&str>| Input { name: name.to_owned(), held: held.map(str::to_owned), ..Input::default() };
+        let members = [Some("aaaaaaaa:900 or a little more"), Some("aaaaaaaa:870"), Some("bbbbbbbb:5000"), None];
+        let members = members.into_iter().enumerate().map(|(at, held)| row(&format!("cache-{at}"), held)).collect();
+        let newest = Decided { members, ..Decided::default() };
+        let text = counted(Paint::PLAIN, Some(&newest), "cache-1");
+        assert!(text.contains("Promoting cache-1 loses the last 30 bytes of the history aaaaaaaa.\n"), "{text}");
+        assert!(text.contains("What cache-2, cache-3 may hold besides is not known, and lost as well.\n"), "{text}");
+        assert!(
+            counted(Paint::PLAIN, Some(&newest), "cache-0").contains("Nobody is known to hold more of the history aaaaaaaa than cache-0")
+        );
+        assert!(counted(Paint::PLAIN, Some(&newest), "cache-3").contains("anything may be lost"));
+        assert!(counted(Paint::PLAIN, None, "cache-0").contains("not known"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `reclone`: one data directory is discarded, after what only it holds is archived, and cloned anew.
+//! `reclone`: one member's data are discarded, after what only it holds is archived, and copied anew.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ pub async fn run(access: &Access, name: &str, limit: Option<Duration>) -> Result
     });
     match end.await? {
         Ok(row) => {
-            println!("{name} is cloned from {} and follows", row.cloned_from.as_deref().unwrap_or("another member"));
+            let from = row.cloned_from.as_ref().or(row.source.as_ref());
+            println!("{name} is cloned from {} and follows", from.map_or("another member", String::as_str));
             if let Some(file) = row.archive.filter(|file| old.archive.as_ref() != Some(file)) {
                 println!("what only it held is in {file} on its volume");
             }
@@ -46,7 +47,7 @@ fn row(cluster: &Cluster, name: &str) -> Option<Member> {
 
 fn look<E>(old: &Member, now: Option<Member>) -> Look<Result<Member, E>> {
     let Some(now) = now else { return Look::Going("it has no pod".to_owned()) };
-    if now.ready && now.server_uuid.is_some() && now.server_uuid != old.server_uuid {
+    if now.ready && now.identity.is_some() && now.identity != old.identity {
         return Look::Done(Ok(now));
     }
     Look::Going(format!("{}{}", now.role, now.message.map_or(String::new(), |message| format!(", {message}"))))
@@ -56,12 +57,12 @@ fn look<E>(old: &Member, now: Option<Member>) -> Look<Result<Member, E>> {
 mod tests {
     use super::*;
 
-    fn member(uuid: Option<&str>, ready: bool) -> Member {
-        Member { name: "shop-1".to_owned(), role: "Replica".to_owned(), ready, server_uuid: uuid.map(str::to_owned), ..Member::default() }
+    fn member(identity: Option<&str>, ready: bool) -> Member {
+        Member { name: "shop-1".to_owned(), role: "Replica".to_owned(), ready, identity: identity.map(str::to_owned), ..Member::default() }
     }
 
     #[test]
-    fn it_is_done_when_another_data_directory_serves() {
+    fn it_is_done_when_other_data_serve() {
         let old = member(Some("a"), true);
         let done = |now| matches!(look::<()>(&old, Some(now)), Look::Done(Ok(_)));
         assert!(!done(member(Some("a"), true)));

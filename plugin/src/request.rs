@@ -40,7 +40,7 @@ pub fn promote(cluster: &Cluster, to: &str) -> Result<(&'static str, String)> {
         cluster.head.state
     );
     match (cluster.engine, forced(cluster)) {
-        (Engine::MySql, _) => Ok((ACCEPT_LOSS, format!("{to}@{}", cluster.term))),
+        (Engine::MySql | Engine::Redis, _) => Ok((ACCEPT_LOSS, format!("{to}@{}", cluster.term))),
         (Engine::Mongo, Some(words)) => {
             let on = forced_on(words);
             ensure!(
@@ -77,17 +77,21 @@ fn pod(host: &str) -> &str {
 /// Value of [`crds::annotations::RECLONE`].
 pub fn reclone(cluster: &Cluster, name: &str) -> Result<String> {
     ensure!(
-        cluster.engine == Engine::MySql,
-        "reclone is for MySQL; a member of a MongoReplicaSet copies the others' data when its volume is gone: \
+        cluster.engine != Engine::Mongo,
+        "reclone is for MySQL and Redis; a member of a MongoReplicaSet copies the others' data when its volume is gone: \
          `kubectl delete --wait=false pvc/data-{name} && kubectl delete pod/{name}`, unless it is the primary"
     );
     awake(cluster)?;
     let row = member(cluster, name)?;
     ensure!(cluster.primary.as_deref() != Some(name), "{name} is the primary: hand its role over first, with `switchover`");
-    let Some(uuid) = &row.server_uuid else {
-        bail!("{name} has no data directory to discard ({})", row.message.as_deref().unwrap_or("it has not been seen yet"))
+    ensure!(
+        cluster.engine != Engine::Redis || !row.ready,
+        "{name} follows and holds nothing else: reclone is for a member of Redis that does not follow since its data are of another history"
+    );
+    let Some(identity) = &row.identity else {
+        bail!("{name} has no data to discard ({})", row.message.as_deref().unwrap_or("it has not been seen yet"))
     };
-    Ok(format!("{name}@{uuid}"))
+    Ok(format!("{name}@{identity}"))
 }
 
 /// Value of [`FENCED`] with `name` in it.
@@ -117,7 +121,7 @@ pub fn fenced(cluster: &Cluster) -> BTreeSet<String> {
 /// What becomes of a primary that is fenced.
 pub fn fenced_primary(engine: Engine) -> &'static str {
     match engine {
-        Engine::MySql => "nobody writes until it is unfenced, and it is not replaced",
+        Engine::MySql | Engine::Redis => "nobody writes until it is unfenced, and it is not replaced",
         Engine::Mongo => "it hands over as soon as another member can lead",
     }
 }
@@ -149,7 +153,7 @@ fn member<'a>(cluster: &'a Cluster, name: &str) -> Result<&'a Member> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::tests::{WORDS, lost_stock, shop as cluster, stock};
+    use crate::cluster::tests::{WORDS, cache, lost_stock, shop as cluster, stock};
     use serde_json::json;
 
     fn refusal(result: Result<impl std::fmt::Debug>) -> String {
@@ -181,7 +185,9 @@ mod tests {
     fn consent_is_only_given_to_a_cluster_that_asks_for_it() {
         let lost = cluster(&json!({"status": {"state": "Lost"}}));
         assert_eq!(promote(&lost, "shop-1").unwrap(), (ACCEPT_LOSS, "shop-1@3".to_owned()));
-        for healthy in [cluster(&json!({})), stock(&json!({}))] {
+        let lost = cache(&json!({"status": {"state": "Lost"}}));
+        assert_eq!(promote(&lost, "cache-2").unwrap(), (ACCEPT_LOSS, "cache-2@3".to_owned()));
+        for healthy in [cluster(&json!({})), stock(&json!({})), cache(&json!({}))] {
             assert!(refusal(promote(&healthy, &format!("{}-1", healthy.name))).contains("not Lost"));
         }
     }
@@ -209,12 +215,21 @@ mod tests {
     }
 
     #[test]
-    fn a_reclone_names_the_data_directory_and_spares_the_primary() {
+    fn a_reclone_names_the_data_and_spares_the_primary() {
         let shop = cluster(&json!({}));
         assert_eq!(reclone(&shop, "shop-2").unwrap(), "shop-2@uuid-of-shop-2");
         assert!(refusal(reclone(&shop, "shop-0")).contains("is the primary"));
         let empty = cluster(&json!({"status": {"members": [{"name": "shop-1", "role": "Joining", "ready": false}]}}));
-        assert!(refusal(reclone(&empty, "shop-1")).contains("no data directory"));
+        assert!(refusal(reclone(&empty, "shop-1")).contains("no data to discard"));
+    }
+
+    #[test]
+    fn only_data_of_redis_that_follow_nobody_are_given_up() {
+        assert!(refusal(reclone(&cache(&json!({})), "cache-1")).contains("cache-1 follows"));
+        let message = "its data are of another history";
+        let row = json!({"name": "cache-1", "role": "Isolated", "ready": false, "identity": "data-of-cache-1", "message": message});
+        let stuck = cache(&json!({"status": {"members": [row]}}));
+        assert_eq!(reclone(&stuck, "cache-1").unwrap(), "cache-1@data-of-cache-1");
     }
 
     #[test]

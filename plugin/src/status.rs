@@ -207,7 +207,7 @@ fn next(cluster: &Cluster) -> String {
     }
     if head.state == LOST {
         let member = match engine {
-            Engine::MySql => Some("MEMBER"),
+            Engine::MySql | Engine::Redis => Some("MEMBER"),
             Engine::Mongo => request::forced(cluster).map(request::forced_on),
         };
         let consent = member.map(|member| format!(", or accept the loss with `kubectl understudy promote {name} {member}`"));
@@ -215,7 +215,9 @@ fn next(cluster: &Cluster) -> String {
     }
     if let Some(primary) = primary.as_ref().filter(|primary| fenced.contains(*primary)) {
         return match engine {
-            Engine::MySql => format!("a person: the primary is fenced, nobody writes; `kubectl understudy unfence {name} {primary}`"),
+            Engine::MySql | Engine::Redis => {
+                format!("a person: the primary is fenced, nobody writes; `kubectl understudy unfence {name} {primary}`")
+            }
             Engine::Mongo => format!("the primary is fenced: {}", request::fenced_primary(*engine)),
         };
     }
@@ -271,7 +273,7 @@ fn trouble(pod: &Pod) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::tests::{lost_stock, shop, stock};
+    use crate::cluster::tests::{cache, lost_stock, shop, stock};
     use serde_json::{Value, json};
 
     fn screen(cluster: Cluster, pods: &Value) -> Screen {
@@ -321,6 +323,30 @@ stock  Healthy  3/3 ready
   stock-2   SECONDARY   yes     yes    1          a
 ";
         assert_eq!(screen(stock(&json!({"status": {"featureCompatibilityVersion": "8.0"}})), &json!([])).text(), expected);
+    }
+
+    #[test]
+    fn a_redis_replication_shows_which_engine_runs_and_who_acknowledges() {
+        let expected = "\
+cache  Healthy  3/3 ready
+  cache-0 is the primary and all 3 members serve
+
+  primary      cache-0, term 3
+  acknowledge  1 of cache-1, cache-2
+  next         nothing is to be done
+
+  MEMBER    ROLE      READY   SOURCE    VERSION
+  cache-0   Primary   yes               Valkey 8.1.1
+  cache-1   Replica   yes     cache-0   Valkey 8.1.1
+  cache-2   Replica   yes     cache-0   Valkey 8.1.1
+";
+        let mut cluster = cache(&json!({}));
+        cluster.members[1..].iter_mut().for_each(|member| member.source = Some("cache-0".to_owned()));
+        assert_eq!(screen(cluster, &json!([])).text(), expected);
+        assert!(next(&cache(&json!({"status": {"state": "Lost"}}))).contains("promote cache MEMBER"));
+        assert!(
+            next(&cache(&json!({"metadata": {"annotations": {"understudy.dev/fenced": "cache-0"}}}))).contains("unfence cache cache-0")
+        );
     }
 
     #[test]
