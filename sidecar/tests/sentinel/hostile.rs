@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sidecar::redis::sentinel::Accounts;
 use sidecar::redis::sentinel::serve::MAX_CLIENTS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -106,6 +107,9 @@ async fn who_asks_and_never_reads_is_shown_out() {
 
 #[tokio::test]
 async fn one_client_too_many_is_told_so_and_the_others_stay() {
+    // Both ends of all of them are in this process.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let endpoint = Endpoint::start(Accounts::Open).await;
     let mut clients = Vec::new();
     for _ in 0..MAX_CLIENTS {
