@@ -169,6 +169,26 @@ async fn an_idle_pass_writes_nothing_whatever_the_user_wrote() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_idle_pass_over_redis_writes_nothing_either() -> Result<()> {
+    let stage = Stage::start().await?;
+    for file in ["everything", "smallest"] {
+        let text = std::fs::read_to_string(format!("{}/../operator/tests/build/redis/{file}.yaml", env!("CARGO_MANIFEST_DIR")))?;
+        let cache = Redis::validate(&serde_yaml::from_str(&text)?)?;
+        let pass = async |memory: &Memory| {
+            let live = Live::list(&stage.client, &cache).await?;
+            let objects = Redis::build(&cache, cache.replicas, None, "registry.example/understudy:1");
+            anyhow::Ok(apply(&stage.client, &cache, &objects, &live, memory).await?)
+        };
+        pass(&Memory::default()).await?;
+        stage.api::<Service>().get(&format!("{}-sentinel", cache.name)).await?;
+        let before = stage.writes()?;
+        pass(&Memory::default()).await?;
+        assert_eq!(stage.writes()?, before, "{file}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_belongs_to_others_or_to_an_earlier_cluster_is_left_alone() -> Result<()> {
     let stage = Stage::start().await?;
     let services = stage.api::<Service>();

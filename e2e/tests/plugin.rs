@@ -21,6 +21,8 @@ const NAMESPACE: &str = "db";
 const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 const SOON: Duration = Duration::from_secs(30);
 
+/// A person's consent, without being asked.
+const CONSENTED: &str = "--yes-lose-what-others-hold";
 /// What `stock` without a majority offers.
 const WORDS: &str = "force stock-2.stock.db.svc:27017 at term 5 time 9.1 without stock-0.stock.db.svc:27017, stock-1.stock.db.svc:27017";
 
@@ -344,7 +346,6 @@ async fn a_set_hands_over_on_request_or_says_why_not() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_without_a_majority_is_forced_by_its_own_words_and_only_on_the_member_in_them() -> Result<()> {
-    const CONSENTED: &str = "--yes-lose-what-others-hold";
     let stage = Stage::start_set().await?;
     let refused = stage.plugin.refuses(&["promote", "stock", "stock-2", CONSENTED]).await?;
     assert!(refused.contains("stock is Healthy, not Lost"), "{refused}");
