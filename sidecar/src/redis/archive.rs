@@ -63,7 +63,7 @@ pub async fn keep(config: &Config, link: &Link, position: &Position) -> Result<(
 async fn until_saved(link: &Link) -> Result<(), StepError> {
     let (mut progress, mut since) = (0, Instant::now());
     loop {
-        let facts = look(link).await?;
+        let facts = look(link, false).await?;
         if !facts.saving {
             return if facts.saved { Ok(()) } else { Err(StepError::Unsaved("its last save failed; see its log".into())) };
         }

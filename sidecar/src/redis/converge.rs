@@ -35,6 +35,8 @@ pub enum Step {
     Archive(Position),
     /// Follow.
     Follow(Peer),
+    /// Connect to whom it follows, who has let it in by now perhaps, instead of waiting for a second.
+    Knock(Peer),
 }
 
 /// What the sidecar knows that the database does not show.
@@ -62,6 +64,8 @@ pub struct Own {
     pub fenced: bool,
     /// To be primary, and in contact now.
     pub may_open: bool,
+    /// An order has just come: whom it follows may have heard of its own part a moment later.
+    pub eager: bool,
 }
 
 /// Why this member must not accept `assignment`, if so.
@@ -176,7 +180,11 @@ fn primary(facts: &Facts, identity: Option<&str>, min_replicas: (u32, u32), yiel
 fn replica(facts: &Facts, source: &Peer, lineage: &Lineage, discard: Option<&str>, heir: bool, own: &Own) -> Option<Step> {
     match facts.role {
         Role::Primary if heir => None,
-        Role::Replica if follows(facts, source) => (facts.min_replicas.0 != 0).then_some(Step::MinReplicas(0, facts.min_replicas.1)),
+        Role::Replica if follows(facts, source) => match &facts.source {
+            _ if facts.min_replicas.0 != 0 => Some(Step::MinReplicas(0, facts.min_replicas.1)),
+            Some(link) if !link.up && link.rests && own.eager && !own.login_due => Some(Step::Knock(source.clone())),
+            _ => None,
+        },
         Role::Isolated => frozen(facts).or_else(|| {
             // It is let in before it asks; and who is to follow it knocks with an account that must be there.
             let ready = !own.login_due && !own.accounts_due;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 use sidecar_protocol::redis::{NOBODY, PORT, Peer, Problem, ProblemCode, Yield};
 use tracing::{info, warn};
 
@@ -103,6 +103,11 @@ impl Access {
                 link.ask(&command(["REPLICAOF", host, &PORT.to_string()])).await?;
                 info!(source = member, "following");
             }
+            // To the same as before it would do nothing. What it holds, and where it is, stays.
+            Step::Knock(Peer { host, .. }) => {
+                let (nobody, port) = (NOBODY.1.to_string(), PORT.to_string());
+                self.all([command(["REPLICAOF", NOBODY.0, &nobody]), command(["REPLICAOF", host, &port])]).await?;
+            }
         }
         Ok(Outcome::Done)
     }
@@ -112,15 +117,18 @@ impl Access {
         if kick {
             commands.extend(["normal", "pubsub"].map(|kind| command(["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])));
         }
-        let (mut pipeline, count) = (Pipeline::new(), commands.len());
+        self.all(commands).await
+    }
+
+    /// Several commands, none of which may be refused.
+    async fn all(&self, commands: impl IntoIterator<Item = Cmd>) -> Result<(), LinkError> {
+        let (mut pipeline, mut count) = (Pipeline::new(), 0);
         for command in commands {
             pipeline.add_command(command);
+            count += 1;
         }
         let answers = self.link.ask_all(&pipeline, count).await?;
-        if let Some(error) = answers.into_iter().find_map(|answer| answer.extract_error().err()) {
-            return Err(error.into());
-        }
-        Ok(())
+        answers.into_iter().find_map(|answer| answer.extract_error().err()).map_or(Ok(()), |error| Err(error.into()))
     }
 
     async fn log_in(&self) -> Result<Outcome, StepError> {

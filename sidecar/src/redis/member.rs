@@ -320,8 +320,11 @@ impl<'a> Member<'a> {
                 disconnected: None,
             });
         }
+        // The old primary hands over once it hears that its heir holds everything, and nobody writes until then.
+        let inherits = matches!(self.part(), Some(Part::Replica { heir_of: Some(_), .. }));
         let Some(session) = &mut self.session else { return Err(LinkError::Gone("no session".into())) };
-        let facts = look(&session.link).await?;
+        let following = session.last.as_ref().is_some_and(|last| last.role == Role::Replica);
+        let facts = look(&session.link, inherits && following).await?;
         session.quiet = session.last.as_ref().is_some_and(|last| settled(last) == settled(&facts));
         session.last = Some(facts.clone());
         (self.met, self.answered) = (true, Instant::now());
@@ -370,6 +373,7 @@ impl<'a> Member<'a> {
                 .map(|handing| handing.heir.clone()),
             fenced,
             may_open,
+            eager: self.ordered.is_some_and(|ordered| ordered.elapsed() < IMPATIENCE),
         };
         Seen { facts, known, own, wanted }
     }
@@ -481,6 +485,10 @@ impl<'a> Member<'a> {
     /// An order has just come: whoever gave it waits for what follows, positions too.
     fn is_news(&self) -> bool {
         self.ordered.is_some_and(|ordered| ordered.elapsed() < NEWS)
+    }
+
+    fn part(&self) -> Option<Part> {
+        self.orders.borrow().as_ref().map(|order| order.assignment.part.clone())
     }
 
     /// It hands over, or is about to be handed over to.

@@ -40,6 +40,8 @@ pub struct Source {
     pub up: bool,
     /// `master_last_io_seconds_ago`.
     pub heard: Option<u64>,
+    /// It rests before it tries to connect again, as it does for a second.
+    pub rests: bool,
     /// Bytes copied, and how many there are, while it takes a full copy.
     pub syncing: Option<(u64, u64)>,
 }
@@ -96,25 +98,38 @@ pub async fn server(link: &Link) -> Result<Server, LinkError> {
     Ok(Server { engine, version, run_id: get("run_id").unwrap_or_default() })
 }
 
-/// One look.
+/// One look. A replica can be made to acknowledge what it holds at once, as it does by itself once a second.
 ///
 /// # Errors
 /// It does not answer.
-pub async fn look(link: &Link) -> Result<Facts, LinkError> {
-    let questions: [&[&str]; 5] =
-        [&["INFO", "replication"], &["INFO", "persistence"], &["INFO", "keyspace"], &["CONFIG", "GET", "min-replicas-*"], &["ACL", "LIST"]];
+pub async fn look(link: &Link, acknowledges: bool) -> Result<Facts, LinkError> {
+    let questions: [&[&str]; 6] = [
+        &["INFO", "replication"],
+        &["INFO", "persistence"],
+        &["INFO", "keyspace"],
+        &["CONFIG", "GET", "min-replicas-*"],
+        &["ACL", "LIST"],
+        &["ROLE"],
+    ];
     let mut pipeline = Pipeline::with_capacity(questions.len());
+    if acknowledges {
+        // Whoever asks: it answers its primary, and nobody else.
+        pipeline.add_command(command(["REPLCONF", "GETACK", "*"]));
+    }
     for question in questions {
         pipeline.add_command(command(question.iter().copied()));
     }
     let answers = link.ask_all(&pipeline, questions.len()).await?;
-    let [replication, persistence, keyspace, options, accounts] = answers.as_slice() else {
+    let [replication, persistence, keyspace, options, accounts, role] = answers.as_slice() else {
         return Err(LinkError::Server("it answers less than it was asked".into()));
     };
     let section = |value: &Value| text(value).ok_or_else(|| LinkError::Server(format!("no INFO: {value:?}")));
     let mut facts = parse(&section(replication)?, &section(persistence)?, &section(keyspace)?);
     facts.min_replicas = min_replicas(&texts(options).unwrap_or_default());
     facts.accounts = texts(accounts).map(|lines| lines.iter().filter_map(|line| Listed::parse(line)).collect());
+    if let (Value::Array(role), Some(source)) = (role, &mut facts.source) {
+        source.rests = role.get(3).and_then(text).as_deref() == Some("connect");
+    }
     Ok(facts)
 }
 
@@ -128,6 +143,7 @@ pub fn parse(replication: &str, persistence: &str, keyspace: &str) -> Facts {
         host: (*host).to_owned(),
         up: link.get("master_link_status") == Some(&"up"),
         heard: number("master_last_io_seconds_ago"),
+        rests: false,
         syncing: (number("master_sync_in_progress") == Some(1))
             .then(|| (number("master_sync_read_bytes").unwrap_or_default(), number("master_sync_total_bytes").unwrap_or_default())),
     });
@@ -229,7 +245,7 @@ mod tests {
              master_sync_in_progress:1\r\nmaster_sync_total_bytes:-1\r\nmaster_sync_read_bytes:7\r\n";
         let facts = parse(replica, "loading:1\r\nloading_loaded_perc:12.34\r\n", "");
         assert_eq!((facts.role, facts.loading), (Role::Replica, Some(12)));
-        let source = Source { host: "shop-0".into(), up: false, heard: None, syncing: Some((7, 0)) };
+        let source = Source { host: "shop-0".into(), up: false, heard: None, rests: false, syncing: Some((7, 0)) };
         assert_eq!(facts.source, Some(source));
     }
 }

@@ -30,7 +30,7 @@ use tokio_rustls::TlsConnector;
 use crate::image;
 
 /// Nothing in these tests takes longer, unless it hangs.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 /// Which server.
