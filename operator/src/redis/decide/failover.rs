@@ -10,7 +10,7 @@ use sidecar_protocol::redis::{Part, Position};
 
 use super::alarm::{self, Alarm, has_quorum, quorum};
 use super::view::epochs;
-use super::{Authority, CHANGING, Decision, Route, SETTLING, State, View, follow};
+use super::{Authority, CHANGING, Decision, Route, SETTLING, State, View, acks, follow};
 
 /// How long the cluster is given to come back by itself before a person is asked, in seconds.
 const PATIENCE_SECONDS: i64 = 15;
@@ -69,11 +69,12 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     }
     // I3: the promoted member holds every position that was read of those that may have acknowledged.
     let fit = |ordinal: u32| !view.is_fenced(ordinal);
+    let lineage = view.lineage();
     let asked: Vec<&Position> = voters.iter().filter_map(|ordinal| view.position(*ordinal)).collect();
     let complete = voters.iter().copied().filter(|ordinal| {
         fit(*ordinal)
             && view.has_data(*ordinal)
-            && view.position(*ordinal).is_some_and(|held| asked.iter().all(|other| held.contains(other)))
+            && view.position(*ordinal).is_some_and(|held| asked.iter().all(|other| lineage.covers(held, other)))
     });
     // Better one that stays than one that leaves with a smaller cluster. A member that was too far away to be asked in time may hold more of what
     // nobody waited for: once the quorum has spoken nobody is waited for longer than it takes to freeze those that answer.
@@ -99,8 +100,11 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
 /// anybody else holds.
 fn returns(view: &View<'_>, old: u32, positions: &[(u32, &Position)]) -> bool {
     let Some(held) = view.position(old).filter(|_| view.has_data(old) && !view.lost_its_data(old)) else { return false };
-    let known = |other: &Position| held.contains(other) || held.recovered && other.comparable(held);
-    view.writes_ahead() && positions.iter().all(|(_, other)| known(other))
+    let lineage = view.lineage();
+    let known = |other: &Position| lineage.covers(held, other) || held.recovered && other.comparable(held);
+    // Of who is not recorded nothing was acknowledged: what it holds beyond is its own, from a time when it led alone.
+    let mut recorded = positions.iter().filter(|(ordinal, _)| acks::counts(view, *ordinal));
+    view.writes_ahead() && recorded.all(|(_, other)| known(other))
 }
 
 /// What is left when nobody else will ever hold more.
@@ -127,7 +131,8 @@ fn rest(view: &View<'_>, old: u32, positions: &[(u32, &Position)]) -> Rest {
         let forgets = view.desired.own.persistence == Persistence::None;
         return if forgets { Rest::Nothing(0) } else { Rest::Unknown };
     }
-    let best = held.iter().filter(|(ordinal, mine)| !view.is_fenced(*ordinal) && held.iter().all(|(_, other)| mine.contains(other)));
+    let lineage = view.lineage();
+    let best = held.iter().filter(|(ordinal, mine)| !view.is_fenced(*ordinal) && held.iter().all(|(_, other)| lineage.covers(mine, other)));
     best.map(|(ordinal, _)| *ordinal).min().map_or(Rest::Unknown, Rest::Leads)
 }
 

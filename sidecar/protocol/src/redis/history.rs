@@ -57,7 +57,7 @@ pub struct Lineage(pub Vec<Ancestor>);
 pub enum Relation {
     /// The primary holds all of it.
     Contained,
-    /// It holds more of one of the primary's histories than the primary does.
+    /// It holds more of one of the primary's histories than the primary does, or went on from one by itself.
     Ahead,
     /// It is of a history that the primary never had.
     Foreign,
@@ -119,11 +119,20 @@ impl Lineage {
     #[must_use]
     pub fn relation(&self, position: &Position) -> Relation {
         match self.end_of(&position.replid) {
+            None if position.before.as_ref().is_some_and(|before| self.end_of(&before.replid).is_some()) => Relation::Ahead,
             None => Relation::Foreign,
             Some(None) => Relation::Contained,
             Some(Some(end)) if position.offset <= end => Relation::Contained,
             Some(Some(_)) => Relation::Ahead,
         }
+    }
+
+    /// Whether `held` holds all that `other` does: by itself, or since the primary had what `other` holds before it began the history of `held`.
+    #[must_use]
+    pub fn covers(&self, held: &Position, other: &Position) -> bool {
+        let index = |replid: &ReplId| self.0.iter().rposition(|ancestor| ancestor.replid == *replid);
+        let earlier = index(&held.replid).zip(index(&other.replid)).is_some_and(|(mine, theirs)| theirs < mine);
+        held.contains(other) || earlier && self.relation(other) == Relation::Contained
     }
 
     /// How far the history `replid` is part of it: `Some(None)` while it is being written.
@@ -208,6 +217,16 @@ mod tests {
         assert_eq!(lineage.relation(&at("a", 101)), Relation::Ahead);
         assert_eq!(lineage.relation(&at("b", 1_000)), Relation::Contained);
         assert_eq!(lineage.relation(&at("c", 1)), Relation::Foreign);
+        assert_eq!(lineage.relation(&after("c", 120, "a", 90)), Relation::Ahead);
+        assert_eq!(lineage.relation(&after("c", 120, "d", 90)), Relation::Foreign);
+    }
+
+    #[test]
+    fn who_is_in_a_later_history_holds_the_primarys_past() {
+        let lineage = Lineage::default().written(&at("a", 1)).written(&after("b", 90, "a", 80)).written(&after("c", 120, "b", 110));
+        assert!(lineage.covers(&at("c", 130), &at("a", 80)) && lineage.covers(&at("b", 1), &at("a", 80)));
+        assert!(!lineage.covers(&at("c", 130), &at("a", 81)), "past the fork");
+        assert!(!lineage.covers(&at("a", 80), &at("c", 111)) && !lineage.covers(&at("z", 900), &at("a", 1)));
     }
 
     #[test]
