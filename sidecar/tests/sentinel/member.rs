@@ -109,7 +109,9 @@ async fn a_failover_is_answered_and_told_as_the_orders_have_it() {
 #[tokio::test]
 async fn nobody_logs_in_before_the_first_order_and_then_by_the_files() {
     let member = Member::start(false).await;
-    assert!(!member.login("old").await.1);
+    let (mut early, welcome) = member.login("old").await;
+    assert!(!welcome);
+    assert_eq!(early.ask("SENTINEL masters").await.text(), "NOAUTH Authentication required.");
     drop(member.orders.send_replace(follow(0)));
     let (mut inside, welcome) = member.login("old").await;
     assert!(welcome);
