@@ -16,7 +16,8 @@ use operator::redis::observed::{Asked, Member as SeenMember, Observed, PodSeen, 
 use operator::redis::validate::{Desired, validate};
 use sidecar_protocol::Report;
 use sidecar_protocol::redis::{
-    Accepted, Ancestor, Assignment, Data, Handover, Part, Position, Process, Relation, ReplId, Replica, Replication, Role, State,
+    Accepted, Ancestor, Assignment, Data, Handover, Lineage, Part, Position, Problem, ProblemCode, Process, Relation, ReplId, Replica,
+    Replication, Role, State,
 };
 
 /// Half a second, by the model's clock.
@@ -203,8 +204,10 @@ impl World {
                 if identity.as_ref().is_some_and(|identity| *identity != node.identity) || node.copying > 0 {
                     return;
                 }
-                // It stays open for a while on its own, and opens only in contact.
-                if node.alone > 10 || node.alone > 0 && !node.writes || node.handed_over {
+                // It stays open for a while on its own, opens only in contact, and a higher term at any peer closes it.
+                let highest = self.nodes.values().filter(|other| !other.cut && !other.frozen).map(|other| other.term).max();
+                let outdated = node.alone == 0 && highest > Some(node.term);
+                if node.alone > 10 || node.alone > 0 && !node.writes || outdated || node.handed_over {
                     self.node(ordinal).writes = false;
                     return;
                 }
@@ -311,6 +314,11 @@ impl World {
                 && self.nodes[replica].copying == 0
                 && self.nodes[replica].history.is_some()
         };
+        let foreign = |lineage: &Lineage| Self::position(node).is_some_and(|held| lineage.relation(&held) == Relation::Foreign);
+        let stranger = node.accepted.as_ref().is_some_and(|(.., order)| match &order.part {
+            Part::Replica { lineage, .. } => !node.writes && foreign(lineage),
+            _ => false,
+        });
         State {
             data: match () {
                 () if node.copying > 0 => Data::Syncing { copied: 0, total: 0 },
@@ -340,6 +348,7 @@ impl World {
             handover: Handover::None,
             identity: Some(node.identity.clone()),
             persistent: true,
+            problem: stranger.then(|| Problem::new(ProblemCode::OtherHistory, "its data are of another history")),
             ready: node.up && (node.writes || linked && node.copying == 0),
             ..State::default()
         }
@@ -562,7 +571,10 @@ fn play(seed: u64) -> Result<usize, String> {
             let decision = decide(&world.desired, &world.observed(), &world.status, Timestamp::from_millisecond(world.now).unwrap());
             // A volume is gone for ever, and everybody else forgot in a crash how much it holds exactly: it asks a person, and loses nothing by itself.
             let volume = world.trace.iter().any(|line| line.contains("lose the volume"));
-            if volume && decision.state == Word::Lost && decision.stalled.is_some() && decision.reason.contains("accept-loss") {
+            let asks = volume && decision.state == Word::Lost && decision.stalled.is_some() && decision.reason.contains("accept-loss");
+            // So it does of one that led twice, each time beginning a history, before anybody could hear of it: its data are kept as they are.
+            let stranger = decision.stalled.as_ref().is_some_and(|(reason, _)| reason == "OtherHistory");
+            if asks || stranger {
                 return Ok(0);
             }
             let why = decide(&world.desired, &world.observed(), &world.status, Timestamp::from_millisecond(world.now).unwrap());
@@ -573,7 +585,8 @@ fn play(seed: u64) -> Result<usize, String> {
             return Err(format!("seed {seed}: not whole again: {:?} {} {nodes}\n{}", why.state, why.reason, world.told()));
         }
     }
-    let leader = world.nodes.values().find(|node| node.writes).unwrap();
+    let leader = world.desired.ordinal(world.status.primary.as_deref().unwrap()).unwrap();
+    let leader = &world.nodes[&leader];
     let held: BTreeSet<u64> = leader.log.iter().copied().collect();
     let lost: Vec<&u64> = world.acknowledged.iter().filter(|write| !held.contains(write)).collect();
     if !lost.is_empty() {
