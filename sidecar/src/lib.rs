@@ -6,7 +6,7 @@
 //! - [`hub`]: where the engine's state and the operator's orders meet; it wraps states as reports and checks orders.
 //! - [`term`]: the highest term seen, kept on the volume. [`tls`]: certificates, followed without a restart.
 //! - [`fence`]: whether a primary that is on its own may stay open. [`peers`]: what the other members say of it.
-//! - [`discovery`]: the other members by DNS, for standalone mode. [`peer_finder`]: the same for scripts, instead of an engine.
+//! - [`discovery`]: the other members by DNS, for standalone mode. [`neighbour`]: what they say of themselves. [`peer_finder`]: the same for scripts, instead of an engine.
 //! - [`engine`]: the few questions that the shell asks of an engine. [`report`], [`files`]: how engines publish and write.
 //! - [`mysql`]: MySQL's room: all that touches a mysqld. [`mongo`]: MongoDB's: all that touches a mongod.
 //!
@@ -24,6 +24,7 @@ pub mod hub;
 pub mod live;
 pub mod mongo;
 pub mod mysql;
+pub mod neighbour;
 pub mod peer_finder;
 pub mod peers;
 pub mod redis;

@@ -14,10 +14,12 @@ mod identity;
 mod link;
 mod member;
 pub mod observe;
+mod past;
 pub mod position;
 mod program;
 mod ready;
 pub mod sentinel;
+pub mod standalone;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -7,15 +7,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use sidecar_protocol::Order;
 use sidecar_protocol::gtid::Relation;
 use sidecar_protocol::mysql::{Assignment, Data, Peer, Position, ProblemCode, Process, State};
-use sidecar_protocol::{HEALTH_PORT, Order, Report};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::info;
@@ -24,7 +18,7 @@ use super::Config;
 use super::report::{Reporter, problem};
 use crate::discovery::{self, Discovery};
 use crate::fence::Guard;
-use crate::health::REPORT;
+use crate::neighbour;
 
 /// Between two looks at the others.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -32,8 +26,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const REPORT_DEADLINE: Duration = Duration::from_secs(2);
 /// The same answer of the name server, for this long, is its last word.
 const SETTLED: Duration = Duration::from_secs(5);
-/// Longest report read.
-const MAX_REPORT_BYTES: usize = 1024 * 1024;
 
 /// What another member says of its data.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,7 +186,7 @@ fn first(others: &[Other], settled: bool) -> Choice {
 }
 
 async fn ask(found: discovery::Peer) -> Other {
-    let heard = match timeout(REPORT_DEADLINE, report(&found.host)).await {
+    let heard = match timeout(REPORT_DEADLINE, neighbour::state::<State>(&found.host)).await {
         Ok(Ok(state)) => match (state.data, state.process) {
             (Data::Present, Process::Running) => Heard::Holds(state.position),
             (Data::Present, Process::Down | Process::Starting | Process::Silent) => Heard::Holds(None),
@@ -204,22 +196,6 @@ async fn ask(found: discovery::Peer) -> Other {
         Err(_) => Heard::Silent(format!("nothing for {} s", REPORT_DEADLINE.as_secs())),
     };
     Other { ordinal: found.ordinal, peer: Peer { member: found.member, host: found.host }, heard }
-}
-
-async fn report(host: &str) -> anyhow::Result<State> {
-    let tcp = TcpStream::connect((host, HEALTH_PORT)).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
-    let request = Request::get(REPORT).header(HOST, host).body(Empty::<Bytes>::new())?;
-    // The exchange owns its side: when it is dropped, so is the connection. Neither ends the other early: an answer may be whole
-    // although the connection that brought it is closed already.
-    let exchange = async move {
-        let response = sender.send_request(request).await?;
-        anyhow::ensure!(response.status() == StatusCode::OK, "it answers {}", response.status());
-        let body = Limited::new(response.into_body(), MAX_REPORT_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
-        let report: Report<State> = serde_json::from_slice(&body.to_bytes())?;
-        anyhow::Ok(report.state)
-    };
-    futures::future::join(exchange, connection).await.0
 }
 
 #[cfg(test)]

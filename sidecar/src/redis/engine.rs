@@ -7,8 +7,13 @@ use sidecar_protocol::Order;
 use sidecar_protocol::redis::{Assignment, Data, Part, Problem, ProblemCode, Process, Role, State};
 use tokio::sync::watch;
 
+use super::standalone::By;
 use super::{Config, converge, identity};
+use crate::discovery::Discovery;
 use crate::engine::{Engine, Gauge, Missed, Posts, float};
+
+/// Port name of the Service, which SRV records are made of.
+const SERVICE_PORT: &str = "redis";
 
 /// Redis or Valkey.
 #[derive(Clone, Debug)]
@@ -43,8 +48,9 @@ impl Engine for Redis {
         super::run(self.0, posts).await
     }
 
-    async fn stand_alone(self, _state: watch::Sender<State>) -> anyhow::Result<()> {
-        anyhow::bail!("not yet")
+    async fn stand_alone(self, state: watch::Sender<State>) -> anyhow::Result<()> {
+        let discovery = Discovery::new(&self.0.cluster, SERVICE_PORT, &self.0.member)?;
+        super::standalone::run(self.0, By::Dns(discovery.into()), state).await
     }
 
     fn curtain_is_open(&self) -> bool {
