@@ -168,6 +168,10 @@ fn application(config: &Config, user: &User, wanted: &mut Wanted, files: &mut Ve
             wanted.accounts.retain(|account| account.name != *name);
             wanted.push(name, &passwords, rules);
         }
+        // Who names it is known before its file is there, by a minute; that its Secret is missing, the operator says.
+        Err(error) if error.is_missing() => {
+            wanted.kept.insert(name.clone());
+        }
         Err(error) => {
             wanted.kept.insert(name.clone());
             wanted.blame(ProblemCode::Credentials, format!("the passwords of the user {name} cannot be read: {error}"));
