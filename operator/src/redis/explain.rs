@@ -111,3 +111,66 @@ fn input(desired: &Desired, member: &Member) -> Input {
     input.problem = state.problem.as_ref().map(|problem| format!("{:?}: {}", problem.code, problem.message));
     input
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{PodSeen, Seen};
+    use crate::redis::decide::decide;
+    use crate::redis::validate::validate;
+    use serde_json::{Value, json};
+
+    fn recorded(offset: u64, annotations: &Value) -> Decided {
+        let cluster: RedisReplication = serde_json::from_value(json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication",
+            "metadata": {"name": "cache", "namespace": "db", "uid": "uid", "annotations": annotations},
+            "spec": {"storage": {"size": "1Gi"}, "replicas": 2},
+            "status": {"term": 3, "primary": "cache-0", "initialised": true},
+        }))
+        .unwrap();
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let order = json!({"role": "replica", "members": [0, 1], "source": {"member": "cache-0", "host": "cache-0.cache.db.svc"},
+            "lineage": [], "discard": "old", "heirOf": 0});
+        let report = json!({
+            "cluster": "uid", "member": "cache-1", "incarnation": "one", "term": 3, "sidecar": "1", "trust": "x",
+            "state": {
+                "data": {"kind": "syncing", "copied": 55, "total": 100}, "process": "running", "role": "replica", "identity": "id",
+                "accepted": {"term": 3, "assignment": order, "converged": false}, "handover": {"state": "failed", "why": "too late"},
+                "position": {"replid": "aaaaaaaabbbb", "offset": offset, "recovered": true},
+                "replication": {"source": "cache-0.cache.db.svc", "connected": false, "lagSeconds": 4.6},
+                "problem": {"code": "replicationFailed", "message": "the link does not come up"},
+            },
+        });
+        let pod = Some(PodSeen { uid: "p".to_owned(), ready: true, ..PodSeen::default() });
+        let member = |name: &str, report| Member { name: name.to_owned(), pod: pod.clone(), report, fresh_volume: false };
+        let answered = Seen::Answered(serde_json::from_value(report).unwrap());
+        let members = [(0, member("cache-0", Seen::Silent { since: now })), (1, member("cache-1", answered))];
+        let observed = Observed { members: members.into(), ..Observed::default() };
+        let (desired, status) = (validate(&cluster).unwrap(), cluster.status.clone().unwrap());
+        decided(&cluster, &desired, &observed, &status, &decide(&desired, &observed, &status, now), now)
+    }
+
+    #[test]
+    fn a_decision_is_recorded_with_all_that_was_known() {
+        let all = recorded(900, &json!({"understudy.dev/switchover": "cache-1@3", "understudy.dev/rotate-passwords": "now"}));
+        assert_eq!(all.asked.iter().collect::<Vec<_>>(), [(&"understudy.dev/switchover".to_owned(), &"cache-1@3".to_owned())]);
+        let [silent, answers] = &all.members[..] else { unreachable!("two members: {all:?}") };
+        assert_eq!((silent.seen.as_str(), &silent.held), ("silent since 2026-01-01T00:00:00.000Z", &None));
+        assert_eq!(answers.held.as_deref(), Some("aaaaaaaa:900 or a little more"));
+        assert_eq!(
+            (answers.data.as_deref(), answers.role.as_deref()),
+            (Some("copying, 50 %"), Some("Replica, could not hand over: too late"))
+        );
+        assert_eq!(answers.order.as_deref(), Some("replica of cache-0, its data are discarded, takes over from cache-0 (term 3, not yet)"));
+        assert_eq!(answers.follows.as_deref(), Some("cache-0, not connected"));
+        assert_eq!((answers.lag_seconds, answers.server_uuid.as_deref()), (Some(4), Some("id")));
+        assert_eq!(answers.problem.as_deref(), Some("ReplicationFailed: the link does not come up"));
+    }
+
+    #[test]
+    fn offsets_that_move_are_no_news_and_a_request_is() {
+        let one = recorded(1, &json!({}));
+        assert!(one.same(&recorded(2, &json!({}))));
+        assert!(!one.same(&recorded(1, &json!({"understudy.dev/fenced": "cache-1"}))));
+    }
+}
