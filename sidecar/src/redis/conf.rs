@@ -44,14 +44,14 @@ pub fn checked(user: &str) -> Result<(), String> {
 #[must_use]
 pub fn server(config: &Config, user: &str, local_password: &str) -> String {
     let Config { host, listen, tls, .. } = config;
-    let mut text = format!("repl-backlog-size 64mb\n{user}\n");
+    let mut text = format!("repl-backlog-size 64mb\nrepl-timeout 10\n{user}\n");
     let (port, tls_port) = if *tls { (0, PORT) } else { (PORT, 0) };
     let _ = write!(
         text,
         "\nbind {listen}\nport {port}\ntls-port {tls_port}\nunixsocket {socket}\nunixsocketperm 700\nprotected-mode no\ntimeout 0\n\
          daemonize no\nsupervised no\nlogfile \"\"\ndir {dir}\ndbfilename dump.rdb\n\
          replicaof {nobody} {nowhere}\nreplica-announce-ip {host}\nreplica-announce-port {PORT}\nreplica-read-only yes\nreplica-serve-stale-data yes\n\
-         replica-priority 100\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled\nrepl-backlog-ttl 0\n\
+         replica-priority 100\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled\nrepl-backlog-ttl 0\nrepl-ping-replica-period 1\n\
          min-replicas-to-write 0\nmin-replicas-max-lag 10\n",
         socket = word(&config.socket()),
         dir = word(&config.datadir()),

@@ -20,7 +20,7 @@ use super::converge::{Own, Step, converged, objection, plan};
 use super::execute::{Access, Outcome, StepError};
 use super::link::{Link, LinkError, command};
 use super::observe::{Facts, Failover, Server, look, server};
-use super::position::{Known, Memory, know};
+use super::position::{Known, Memory, is_idle, know};
 use super::ready::Readiness;
 use super::{Config, Persistence, Prepared, archive, certificates, identity};
 use crate::fence::{Fence, Guard, Verdict};
@@ -43,6 +43,8 @@ const NEWS: Duration = Duration::from_secs(1);
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// Positions and lag alone are published, and written down, this often; anything else at once.
 const POSITION_PERIOD: Duration = Duration::from_secs(1);
+/// The same while nothing but pings is added to it.
+const IDLE_POSITION_PERIOD: Duration = Duration::from_secs(60);
 /// The database is allowed this much to come up before it is called down and a problem.
 const STARTUP_GRACE: Duration = Duration::from_secs(30);
 /// A link that has not come up for this long is a problem, not a hiccup.
@@ -419,7 +421,10 @@ impl<'a> Member<'a> {
             (&kept.run_id, &kept.replid, kept.led, kept.exact, kept.torn)
                 != (&memory.run_id, &memory.replid, memory.led, memory.exact, memory.torn)
         });
-        if !news && self.kept_at.elapsed() < POSITION_PERIOD {
+        let age = self.kept_at.elapsed();
+        // An idle cluster does not write each second.
+        let idle = self.kept.as_ref().is_some_and(|kept| is_idle(kept, &memory, age.as_secs()));
+        if !news && age < if idle { IDLE_POSITION_PERIOD } else { POSITION_PERIOD } {
             return;
         }
         let private = self.config.private();

@@ -15,6 +15,8 @@ use crate::files::{self, At, FileError};
 
 /// Name of the file.
 const FILE: &str = "position.json";
+/// What a ping of a primary, one a second, adds to the offset.
+const PING_BYTES: u64 = 14;
 
 /// What is written down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,12 +117,32 @@ fn goes_on(memory: &Memory, facts: &Facts) -> bool {
 fn own(facts: &Facts, memory: Option<&Memory>) -> Position {
     let following = facts.role == Role::Replica && facts.source.as_ref().is_some_and(|source| source.up);
     let led = facts.role == Role::Primary || !following && memory.is_some_and(|memory| memory.led);
-    Position { replid: facts.replid.clone(), offset: facts.offset, before: facts.before.clone(), recovered: false, led }
+    Position { replid: facts.replid.clone(), offset: facts.offset, before: before(facts, memory), recovered: false, led }
+}
+
+/// The history that this one went on from. A primary that was restarted and led on does not know which that was: what was written down does.
+fn before(facts: &Facts, memory: Option<&Memory>) -> Option<Ancestor> {
+    match memory {
+        Some(memory) if memory.replid == facts.replid => memory.before.clone().or_else(|| facts.before.clone()),
+        Some(memory) if facts.role == Role::Primary && !goes_on(memory, facts) => {
+            Some(Ancestor { replid: memory.replid.clone(), end: Some(memory.offset) })
+        }
+        _ => facts.before.clone(),
+    }
 }
 
 fn remembered(memory: &Memory, offset: u64) -> Position {
     let Memory { replid, before, led, exact, .. } = memory.clone();
     Position { replid, before, led, recovered: !exact || offset != memory.offset, offset }
+}
+
+/// Whether `now` says nothing that `kept` did not, but for the pings of a primary in `seconds`.
+#[must_use]
+pub fn is_idle(kept: &Memory, now: &Memory, seconds: u64) -> bool {
+    let Memory { run_id, replid, offset, before, led, exact, torn } = kept;
+    let pings = offset.saturating_add(PING_BYTES.saturating_mul(seconds.saturating_add(2)));
+    (run_id, replid, before, led, exact, torn) == (&now.run_id, &now.replid, &now.before, &now.led, &now.exact, &now.torn)
+        && (*offset..=pings).contains(&now.offset)
 }
 
 /// What to write down, if that is safe: until a copy is on the volume as a whole, a restart brings back what there was before it.
@@ -168,5 +190,37 @@ impl Memory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at(&path),
             _ => files::sync(directory),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(replid: &str, offset: u64) -> Memory {
+        Memory { run_id: "first".into(), replid: ReplId(replid.into()), offset, led: true, ..Memory::default() }
+    }
+
+    fn primary(replid: &str, offset: u64) -> Facts {
+        Facts { role: Role::Primary, replid: ReplId(replid.into()), offset, keys: 1, ..Facts::default() }
+    }
+
+    #[test]
+    fn a_primary_that_was_restarted_and_leads_on_knows_from_where() {
+        let known = know(&primary("b", 14), "second", Some(&memory("a", 900)), Persistence::AppendOnly);
+        let from = Some(Ancestor { replid: ReplId("a".into()), end: Some(900) });
+        assert_eq!((known.position.unwrap().before, known.renewed), (from.clone(), false));
+        // And so it does later.
+        let later = know(&primary("b", 28), "second", known.memory.as_ref(), Persistence::AppendOnly);
+        assert_eq!(later.position.unwrap().before, from);
+    }
+
+    #[test]
+    fn pings_alone_are_not_worth_a_write() {
+        assert!(is_idle(&memory("a", 900), &memory("a", 900), 0));
+        assert!(is_idle(&memory("a", 900), &memory("a", 900 + 14 * 5), 5));
+        assert!(!is_idle(&memory("a", 900), &memory("a", 900 + 14 * 8), 5), "something was written");
+        assert!(!is_idle(&memory("a", 900), &memory("b", 900), 5));
+        assert!(!is_idle(&memory("a", 900), &memory("a", 800), 5));
     }
 }
