@@ -1,6 +1,6 @@
 //! `decide`, one file a story: what was seen, what was claimed, what must be decided. A bug report becomes a file in `scenarios/redis/`.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
