@@ -232,7 +232,9 @@ fn other(seen: &Seen<'_>) -> Choice {
         _ => {
             let mine = std::iter::once((seen.ordinal, seen.me));
             let theirs = seen.others.iter().filter_map(|other| Some((other.ordinal, other.state.as_ref().ok()?.as_ref())));
-            let all: Vec<_> = mine.chain(theirs).filter(|(ordinal, _)| *ordinal != 0).collect();
+            let mut all: Vec<_> = mine.chain(theirs).filter(|(ordinal, _)| *ordinal != 0).collect();
+            // Of those that hold the same everybody means the same one.
+            all.sort_by_key(|(ordinal, _)| *ordinal);
             let silent = seen.others.iter().any(|other| other.state.is_err());
             match best(all.into_iter()) {
                 Ok(Some(ordinal)) if ordinal == seen.ordinal && !silent => match seen.me.role {

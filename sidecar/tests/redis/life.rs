@@ -39,7 +39,7 @@ async fn what_stands_still_is_where_it_says_and_everything_acknowledged_is_befor
     let mut one = rig.replica(1, &zero).await;
     let client = zero.app().await;
     // A replica that has just come acknowledges for the first time within a second.
-    while client.set("first", 1).await.unwrap() < 1 {}
+    client.set_on("first", 1).await;
     let writer = tokio::spawn(async move {
         let mut acknowledged = 0;
         while client.set(&format!("k{acknowledged}"), 1).await.is_ok_and(|held| held == 1) {

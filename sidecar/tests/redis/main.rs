@@ -9,4 +9,5 @@ mod life;
 mod options;
 mod restarts;
 mod rig;
+mod standalone;
 mod surplus;

@@ -56,7 +56,7 @@ pub struct Member {
     pub guard: Guard,
     pub term: u64,
     pub users: Vec<User>,
-    engine: Option<JoinHandle<()>>,
+    pub engine: Option<JoinHandle<()>>,
     kubelet: JoinHandle<()>,
     pid: Arc<AtomicU32>,
 }
@@ -360,6 +360,12 @@ impl Client {
             command.arg(*word);
         }
         self.0.clone().send_packed_command(&command).await?.extract_error()
+    }
+
+    /// Sets a key until `replicas` have said that they have it.
+    pub async fn set_on(&self, key: &str, replicas: u32) {
+        let set = async { while self.set(key, replicas).await.unwrap_or_default() < replicas.into() {} };
+        timeout(DEADLINE, set).await.unwrap_or_else(|_| panic!("{key} is never on {replicas} replicas"));
     }
 
     /// Sets a key and waits until `replicas` have it, for a second at most; how many have.
