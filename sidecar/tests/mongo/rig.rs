@@ -21,15 +21,15 @@ use sidecar_protocol::Order;
 use sidecar_protocol::mongo::plan::{Desired, Wanted};
 use sidecar_protocol::mongo::{Assignment, Part, State};
 use tokio::process::Command;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Nothing in these tests takes longer, unless it hangs.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const KEY: &str = "c2VjcmV0LW9mLXRoZS1zZXQ=";
-/// Two cores hold one set at a time.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// Two sets at a time: they mostly wait.
+static TURN: Semaphore = Semaphore::const_new(2);
 static RIGS: AtomicU32 = AtomicU32::new(0);
 static PORTS: AtomicU16 = AtomicU16::new(0);
 
@@ -49,7 +49,7 @@ const PACE: Pace = Pace { period: Duration::from_millis(500), unhealthy: Duratio
 pub struct Rig {
     pub dir: PathBuf,
     pub hosts: Vec<String>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: SemaphorePermit<'static>,
 }
 
 /// A member: `engine` is the sidecar, `kubelet` starts mongod when the curtain opens and whenever it ended.
@@ -92,7 +92,7 @@ fn free_port() -> u16 {
 
 impl Rig {
     pub async fn of(size: usize) -> Self {
-        let turn = TURN.lock().await;
+        let turn = TURN.acquire().await.unwrap();
         let filter = std::env::var("SIDECAR_LOG").unwrap_or_else(|_| "sidecar=info".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let dir = std::env::temp_dir().join(format!("understudy-mongo-{}-{}", std::process::id(), RIGS.fetch_add(1, Ordering::Relaxed)));

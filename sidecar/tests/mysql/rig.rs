@@ -16,7 +16,7 @@ use sidecar::mysql::{Config, run};
 use sidecar_protocol::Order;
 use sidecar_protocol::mysql::{Assignment, Peer, State};
 use tokio::process::Command;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -24,15 +24,15 @@ use crate::image;
 
 /// Nothing in these tests takes longer, unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Two cores hold one cluster at a time.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// Two clusters at a time: they mostly wait, and two cores start no more mysqlds than that.
+static TURN: Semaphore = Semaphore::const_new(2);
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 /// A cluster of members that do not run yet.
 pub struct Rig {
     pub dir: PathBuf,
     subnet: [u8; 2],
-    _turn: MutexGuard<'static, ()>,
+    _turn: SemaphorePermit<'static>,
 }
 
 /// A member: `engine` is the sidecar, `kubelet` starts mysqld when the curtain opens and whenever it ended.
@@ -52,7 +52,7 @@ pub struct Member {
 
 impl Rig {
     pub async fn new() -> Self {
-        let turn = TURN.lock().await;
+        let turn = TURN.acquire().await.unwrap();
         let _ = tracing_subscriber::fmt().with_env_filter("sidecar=info").with_test_writer().try_init();
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("understudy-{}-{number}", std::process::id()));
