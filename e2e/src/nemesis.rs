@@ -148,8 +148,10 @@ impl Lab {
         let before = heartbeat(&api.get(name).await?);
         self.forget_silence(&node.pod_subnet()).await?;
         node.start_containerd().await?;
-        node.start_kubelet(&Pki::open(&self.dirs().lab.join("pki"))?).await?;
+        let pki = Pki::open(&self.dirs().lab.join("pki"))?;
         run::wait(&format!("{name} to be Ready"), RETURN_DEADLINE, async || {
+            // It ends when containerd answers before all of its parts do.
+            node.start_kubelet(&pki).await?;
             // The old heartbeat may still say Ready: the control plane is slow to notice.
             let now = heartbeat(&api.get(name).await?);
             Ok((now != before && now.is_some_and(|(status, _)| status == "True")).then_some(()))

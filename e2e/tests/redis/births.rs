@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::rig::{Cluster, IMAGE, VALKEY, answer};
+use crate::rig::{Cluster, IMAGE, VALKEY, answer, refused_with};
 use crate::way::{COMMAND, PORT, SENTINEL_PORT, Way};
 use crate::writer::Writer;
 
@@ -23,7 +23,7 @@ async fn a_name_a_size_and_an_image_make_three_members_that_an_application_can_u
         cluster.holds(&writer.finish().await?).await?;
         let mut connection = cluster.through("primary").await?;
         let denied = answer::<String>(&mut connection, cmd("CONFIG").arg("GET").arg("masterauth")).await;
-        ensure!(denied.is_err_and(|error| format!("{error:#}").contains("NOPERM")), "an application may read passwords");
+        refused_with(denied, "NOPERM").context("an application may read passwords")?;
         Ok(())
     })
     .await
@@ -73,7 +73,7 @@ async fn born(lab: &Lab, namespace: &str, image: &str, engine: &str, version: &s
             ensure!(of("master_host").is_some_and(|host| host.starts_with(&format!("{primary}."))), "{info:?}");
             let mut connection = cluster.to(&row.name).await?;
             let write = answer::<u64>(&mut connection, cmd("RPUSH").arg("ledger").arg(0)).await;
-            ensure!(write.is_err_and(|error| format!("{error:#}").contains("READONLY")), "a replica takes writes");
+            refused_with(write, "READONLY").context("a replica takes writes")?;
         }
         for (option, value) in [("tls-replication", "yes"), ("port", "0"), ("tls-port", "6379")] {
             let found: Vec<String> = cluster.asks(&row.name, cmd("CONFIG").arg("GET").arg(option)).await?;
@@ -90,7 +90,7 @@ async fn born(lab: &Lab, namespace: &str, image: &str, engine: &str, version: &s
     }
     let way = Way::of(&cluster).await?;
     let stranger = way.with_login(&way.user, "wrong").connect(&way.primary).await;
-    ensure!(stranger.is_err_and(|error| format!("{error:#}").contains("WRONGPASS")), "any password is taken");
+    refused_with(stranger, "AUTHENTICATION FAILED").context("any password is taken")?;
     Ok(())
 }
 

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use crds::annotations::ACCEPT_LOSS;
 use e2e::stage::{SYSTEM, eventually, on_light_stage, operator};
 use redis::cmd;
 use tokio::time::{Instant, sleep};
 
-use crate::rig::{Cluster, WRITER, answer};
+use crate::rig::{Cluster, WRITER, answer, refused_with};
 use crate::writer::Writer;
 
 /// Longer than any silence that is acted on.
@@ -69,7 +69,7 @@ async fn a_cut_off_primary_with_clients_inside_keeps_no_promise_it_cannot_and_cl
         ensure!(inside.count() == before, "{} writes were acknowledged on the wrong side", inside.count() - before);
         let mut visitor = cluster.to(&old).await?;
         let write = answer::<u64>(&mut visitor, cmd("RPUSH").arg("aside").arg(1)).await;
-        ensure!(write.as_ref().is_err_and(|error| format!("{error:#}").contains("READONLY")), "it is open: {write:?}");
+        refused_with(write, "READONLY").context("it is open")?;
 
         lab.heal_namespace(&namespace).await?;
         cluster.whole(3).await?;

@@ -265,6 +265,13 @@ pub async fn answer<T: FromRedisValue>(connection: &mut Connection, command: &Cm
     Ok(timeout(COMMAND, command.query_async(connection)).await.context("no answer in time")??)
 }
 
+/// Makes sure that it was refused, with this word; the client writes some of the server's words in its own way.
+pub fn refused_with<T>(outcome: Result<T>, word: &str) -> Result<()> {
+    let said = outcome.err().map(|error| format!("{error:#}")).context("it was not refused")?;
+    ensure!(said.to_uppercase().contains(word), "it was refused with: {said}");
+    Ok(())
+}
+
 /// Checks a ledger against what its writers know.
 fn is_kept(ledger: &[u64], acknowledged: &BTreeSet<u64>) -> Result<()> {
     let held: BTreeSet<u64> = ledger.iter().copied().collect();

@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use redis::cmd;
 use serde_json::json;
 
-use crate::rig::{Cluster, USER, answer};
+use crate::rig::{Cluster, USER, answer, refused_with};
 use crate::way::{SENTINEL_PORT, Way};
 
 /// How long an application may be without its primary, in milliseconds: a failover and what its library makes of it.
@@ -147,7 +147,7 @@ async fn each_sentinel_names_primary_and_replicas_to_whom_logs_in_and_to_nobody_
             ensure!(quorum.starts_with("OK"), "{address}: {quorum}");
 
             let refused = way.with_login(USER, "wrong").connect_to(address, SENTINEL_PORT).await;
-            ensure!(refused.is_err_and(|error| format!("{error:#}").contains("WRONGPASS")), "{address} takes any password");
+            refused_with(refused, "AUTHENTICATION FAILED").with_context(|| format!("{address} takes any password"))?;
             ensure!(way.without_tls().connect_to(address, SENTINEL_PORT).await.is_err(), "{address} speaks plain text");
         }
         // It follows at once, whoever is asked.
