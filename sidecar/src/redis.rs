@@ -171,19 +171,21 @@ struct Prepared {
     local_password: String,
     identity: String,
     memory: Option<Memory>,
+    /// The certificates are others than those that a database which runs already has read.
+    renewed: bool,
 }
 
 /// Brings the member to the last order given and keeps it there. Ends when dropped.
 ///
 /// # Errors
 /// None so far: whatever fails is tried again.
-pub async fn run(config: Config, posts: Posts<Redis>) -> anyhow::Result<()> {
+pub async fn run(config: Config, posts: Posts<Redis>, leaving: watch::Receiver<u64>) -> anyhow::Result<()> {
     let Posts { orders, state, tls_changed, guard } = posts;
     let answering = answer(&config, orders.clone(), state.subscribe(), tls_changed.clone());
     let reporter = Reporter::new(state);
     let living = async {
         let prepared = prepared(&config, &reporter).await;
-        Member::new(config.clone(), prepared, orders, tls_changed, guard, &reporter).live().await;
+        Member::new(config.clone(), prepared, orders, tls_changed, guard, leaving, &reporter).live().await;
     };
     tokio::select! {
         () = living => Ok(()),
@@ -229,8 +231,8 @@ async fn prepared(config: &Config, reporter: &Reporter<State>) -> Prepared {
 
 async fn prepare(config: &Config) -> Result<Prepared, Problem> {
     let storage = |error: FileError| Problem::new(ProblemCode::Storage, error);
-    let prepared = volume(config).map_err(storage)?;
-    certificates(config)?;
+    let mut prepared = volume(config).map_err(storage)?;
+    prepared.renewed = certificates(config)?;
     let program = program::find(config).await?;
     let user = match files::read(&config.config_file) {
         Err(error) if error.is_missing() => String::new(),
@@ -264,7 +266,7 @@ fn volume(config: &Config) -> Result<Prepared, FileError> {
         identity::renewed(&private)?;
         Memory::forget(&private)?;
     }
-    Ok(Prepared { local_password, identity: identity::made(&private)?, memory })
+    Ok(Prepared { local_password, identity: identity::made(&private)?, memory, renewed: false })
 }
 
 /// Writes the certificates where the database reads them; says whether they are others than before.

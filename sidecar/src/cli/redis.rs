@@ -160,7 +160,7 @@ impl Redis {
             (None, Some(service)) => shell::Mode::Standalone { name: service },
             _ => anyhow::bail!("either --cluster-uid or --standalone --service"),
         };
-        shell::run(redis::Redis(config), mode, self.health_port, Duration::from_secs(self.termination_grace_seconds))
+        shell::run(redis::Redis::new(config), mode, self.health_port, Duration::from_secs(self.termination_grace_seconds))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use sidecar_protocol::redis::{
-    Archive, Assignment, Data, Lineage, Part, Peer, Position, Problem, ProblemCode, Relation, Role, State, Yield,
+    Archive, Assignment, Data, Lineage, Part, Peer, Position, Problem, ProblemCode, Relation, ReplId, Role, State, Yield,
 };
 
 use super::observe::{Facts, Failover};
@@ -20,7 +20,10 @@ pub enum Step {
         kick: bool,
     },
     /// Accept writes (`REPLICAOF NO ONE`).
-    Promote,
+    Promote {
+        /// Nobody ever followed this process: its history begins.
+        begins: bool,
+    },
     /// Set and delete accounts.
     Accounts,
     /// Use the new password to log in at whom it follows.
@@ -34,7 +37,12 @@ pub enum Step {
     /// Keep a copy of what only this member holds.
     Archive(Position),
     /// Follow.
-    Follow(Peer),
+    Follow {
+        /// Whom.
+        source: Peer,
+        /// The source's history, where data of that take the place of what there is.
+        copies: Option<ReplId>,
+    },
     /// Connect to whom it follows, who has let it in by now perhaps, instead of waiting for a second.
     Knock(Peer),
 }
@@ -64,6 +72,8 @@ pub struct Own {
     pub fenced: bool,
     /// To be primary, and in contact now.
     pub may_open: bool,
+    /// Its database is about to end, and it is no heir: it stands still, so that it is known where it ended.
+    pub leaving: bool,
     /// An order has just come: whom it follows may have heard of its own part a moment later.
     pub eager: bool,
 }
@@ -105,6 +115,10 @@ pub fn plan(facts: &Facts, assignment: &Assignment, own: &Own) -> Option<Step> {
         }
         Part::Replica { source, lineage, discard, heir_of } => replica(facts, source, lineage, discard.as_deref(), heir_of.is_some(), own),
         Part::Isolated => frozen(facts),
+    };
+    let role = match &assignment.part {
+        Part::Replica { heir_of: None, .. } if own.leaving => frozen(facts),
+        _ => role,
     };
     role.or(own.accounts_due.then_some(Step::Accounts)).or(own.login_due.then_some(Step::LogIn))
 }
@@ -171,7 +185,7 @@ fn primary(facts: &Facts, identity: Option<&str>, min_replicas: (u32, u32), yiel
         // Who hands over and is no primary (any more) does not know who is. Nor does it open whose data are not those that lead, or who is not certain
         // still to be wanted.
         (Role::Isolated, _, None) if own.may_open && identity.is_none_or(|identity| own.identity.as_deref() == Some(identity)) => {
-            Some(if set { Step::Promote } else { Step::MinReplicas(min_replicas.0, min_replicas.1) })
+            Some(if set { Step::Promote { begins: !facts.backlog } } else { Step::MinReplicas(min_replicas.0, min_replicas.1) })
         }
         _ => None,
     }
@@ -189,7 +203,12 @@ fn replica(facts: &Facts, source: &Peer, lineage: &Lineage, discard: Option<&str
             // It is let in before it asks; and who is to follow it knocks with an account that must be there.
             let ready = !own.login_due && !own.accounts_due;
             match verdict(facts, lineage, discard, own) {
-                Verdict::Follows if ready => Some(Step::Follow(source.clone())),
+                Verdict::Follows if ready => {
+                    let goes_on =
+                        own.position.as_ref().is_some_and(|position| !position.led && lineage.relation(position) == Relation::Contained);
+                    let copies = lineage.current().filter(|_| !goes_on).cloned();
+                    Some(Step::Follow { source: source.clone(), copies })
+                }
                 Verdict::Archives(position) => Some(Step::Archive(position)),
                 Verdict::Follows | Verdict::Stranger => None,
             }
@@ -207,9 +226,12 @@ enum Verdict {
 
 /// What a member that stands still must do before it follows somebody with this past.
 fn verdict(facts: &Facts, lineage: &Lineage, discard: Option<&str>, own: &Own) -> Verdict {
-    let Some(position) = own.position.as_ref().filter(|_| facts.keys > 0) else {
-        // Nothing is lost.
-        return Verdict::Follows;
+    let position = match &own.position {
+        _ if facts.keys == 0 => return Verdict::Follows,
+        Some(position) => position,
+        // Nothing is lost of a copy that did not become whole. What else it could be is not known.
+        None if matches!(own.data, Data::Empty | Data::Syncing { .. }) => return Verdict::Follows,
+        None => return Verdict::Stranger,
     };
     let surplus = match lineage.relation(position) {
         Relation::Contained => position.recovered && position.led,

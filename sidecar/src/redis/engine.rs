@@ -17,7 +17,19 @@ const SERVICE_PORT: &str = "redis";
 
 /// Redis or Valkey.
 #[derive(Clone, Debug)]
-pub struct Redis(pub Config);
+pub struct Redis {
+    config: Config,
+    /// Counts how often somebody waits for the database to end.
+    leaving: watch::Sender<u64>,
+}
+
+impl Redis {
+    /// A member that is told this.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, leaving: watch::Sender::new(0) }
+    }
+}
 
 impl Engine for Redis {
     type Assignment = Assignment;
@@ -25,36 +37,36 @@ impl Engine for Redis {
     const NAME: &'static str = "redis";
 
     fn member(&self) -> &str {
-        &self.0.member
+        &self.config.member
     }
 
     fn ordinal(&self) -> u32 {
-        self.0.ordinal
+        self.config.ordinal
     }
 
     fn volume(&self) -> &Path {
-        &self.0.data_dir
+        &self.config.data_dir
     }
 
     fn certificates(&self) -> Option<&Path> {
-        self.0.tls_dir.as_deref()
+        self.config.tls_dir.as_deref()
     }
 
     fn first_state(&self) -> State {
-        self.0.first_state()
+        self.config.first_state()
     }
 
     async fn obey(self, posts: Posts<Self>) -> anyhow::Result<()> {
-        super::run(self.0, posts).await
+        super::run(self.config, posts, self.leaving.subscribe()).await
     }
 
     async fn stand_alone(self, state: watch::Sender<State>) -> anyhow::Result<()> {
-        let discovery = Discovery::new(&self.0.cluster, SERVICE_PORT, &self.0.member)?;
-        super::standalone::run(self.0, By::Dns(discovery.into()), state).await
+        let discovery = Discovery::new(&self.config.cluster, SERVICE_PORT, &self.config.member)?;
+        super::standalone::run(self.config, By::Dns(discovery.into()), state, self.leaving.subscribe()).await
     }
 
     fn curtain_is_open(&self) -> bool {
-        self.0.curtain_is_open()
+        self.config.curtain_is_open()
     }
 
     fn refuse(state: &State, assignment: &Assignment) -> Option<String> {
@@ -68,11 +80,11 @@ impl Engine for Redis {
     }
 
     fn data(&self) -> Option<String> {
-        identity::read(&self.0.private())
+        identity::read(&self.config.private())
     }
 
     fn host(&self, ordinal: u32) -> String {
-        let Config { cluster, namespace, .. } = &self.0;
+        let Config { cluster, namespace, .. } = &self.config;
         format!("{cluster}-{ordinal}.{cluster}.{namespace}.svc")
     }
 
@@ -86,6 +98,10 @@ impl Engine for Redis {
 
     fn electorate(assignment: &Assignment) -> Option<BTreeSet<u32>> {
         matches!(assignment.part, Part::Primary { .. }).then(|| assignment.members.iter().copied().collect())
+    }
+
+    fn leave(&self) {
+        self.leaving.send_modify(|count| *count += 1);
     }
 
     fn missed(state: &State) -> Missed {

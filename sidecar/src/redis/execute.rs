@@ -1,17 +1,20 @@
 //! Runs one step against the database. What to do was decided in [`super::converge`]; here is only how.
 
+use std::io;
 use std::sync::Arc;
 
 use redis::{Cmd, Pipeline};
-use sidecar_protocol::redis::{NOBODY, PORT, Peer, Problem, ProblemCode, Yield};
+use sidecar_protocol::redis::{NOBODY, PORT, Peer, Problem, ProblemCode, ReplId, Yield};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use super::Config;
 use super::accounts::{self, Done, Listed, Login, Wanted};
 use super::archive;
 use super::converge::Step;
-use super::link::{Link, LinkError, command};
-use crate::files::FileError;
+use super::link::{Link, LinkError, begin_history, command};
+use super::position::{Copying, Memory};
+use crate::files::{At, FileError};
 
 /// Why a step did not work.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,8 @@ pub enum Outcome {
     LoggedIn(Login),
     /// The hand-over has begun.
     Begun,
+    /// This is written down now.
+    Following(Memory),
 }
 
 /// All that a step needs.
@@ -47,6 +52,12 @@ pub struct Access {
     pub config: Arc<Config>,
     /// The way to the database.
     pub link: Link,
+    /// For another one.
+    pub local_password: String,
+    /// Where the member is, as it was written down last.
+    pub memory: Option<Memory>,
+    /// Of which process.
+    pub run_id: String,
     /// What must be there.
     pub wanted: Wanted,
     /// What is there.
@@ -79,8 +90,12 @@ impl Access {
         let Self { config, link, .. } = self;
         match step {
             Step::Freeze { kick } => self.freeze(*kick).await?,
-            Step::Promote => {
+            Step::Promote { begins } => {
                 link.ask(&command(["REPLICAOF", "NO", "ONE"])).await?;
+                if *begins && let Err(error) = begin_history(&config.socket(), &self.local_password).await {
+                    // It has another name then when the first replica comes.
+                    warn!(%error, "the history does not begin yet");
+                }
             }
             Step::Accounts => {
                 return Ok(Outcome::Accounts(accounts::bring_about(link, &self.wanted, &self.listed, &self.done).await?));
@@ -99,9 +114,15 @@ impl Access {
                 link.ask(&command(["FAILOVER", "ABORT"])).await?;
             }
             Step::Archive(position) => archive::keep(config, link, position).await?,
-            Step::Follow(Peer { member, host }) => {
+            Step::Follow { source: Peer { member, host }, copies } => {
+                // Before: a process that ends as soon as it has the copy shall not come back as a stranger.
+                let memory = match copies {
+                    Some(replid) => Some(self.copies(replid.clone()).await?),
+                    None => None,
+                };
                 link.ask(&command(["REPLICAOF", host, &PORT.to_string()])).await?;
                 info!(source = member, "following");
+                return Ok(memory.map_or(Outcome::Done, Outcome::Following));
             }
             // To the same as before it would do nothing. What it holds, and where it is, stays.
             Step::Knock(Peer { host, .. }) => {
@@ -110,6 +131,16 @@ impl Access {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// Writes down that data of the history `replid` take the place of what there is.
+    async fn copies(&self, replid: ReplId) -> Result<Memory, StepError> {
+        let copying = Some(Copying { run_id: self.run_id.clone(), replid });
+        let memory = Memory { copying, ..self.memory.clone().unwrap_or_default() };
+        let (private, kept) = (self.config.private(), memory.clone());
+        let written = spawn_blocking(move || kept.write(&private)).await;
+        written.unwrap_or_else(|error| Err(io::Error::other(error)).at(&self.config.private()))?;
+        Ok(memory)
     }
 
     async fn freeze(&self, kick: bool) -> Result<(), LinkError> {

@@ -3,12 +3,14 @@
 //! All that is asked and ordered goes through it in turn, so a step and a look never see each other half done, and `CLIENT KILL` of everybody else
 //! spares it. When the process ends, so does the connection, in milliseconds.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, ServerErrorKind, Value};
 use sidecar_protocol::redis::LOCAL_USER;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -89,6 +91,29 @@ impl From<RedisError> for LinkError {
             _ => Self::Gone(error.to_string()),
         }
     }
+}
+
+/// Asks for a copy, as a replica does, and goes away at once. A primary that nobody ever followed begins its history only when somebody asks, under a new
+/// name: asked by us, the name that it has when it opens is the one that it keeps.
+///
+/// # Errors
+/// It does not begin.
+pub async fn begin_history(socket: &Path, password: &str) -> Result<(), LinkError> {
+    let begin = async {
+        let mut stream = BufReader::new(UnixStream::connect(socket).await?);
+        // One by one: who asks for a copy must not have another answer to come.
+        for command in [&format!("AUTH {LOCAL_USER} {password}"), "REPLCONF capa eof", "PSYNC ? -1"] {
+            stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_line(&mut answer).await?;
+            if !answer.starts_with('+') {
+                return Err(io::Error::other(answer.trim_end().to_owned()));
+            }
+        }
+        Ok(())
+    };
+    let begun = timeout(DEADLINE, begin).await.map_err(|_| LinkError::Deadline(DEADLINE))?;
+    begun.map_err(|error: io::Error| LinkError::Gone(error.to_string()))
 }
 
 /// A command of words.

@@ -55,6 +55,8 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 const NOT_YET: Duration = Duration::from_millis(20);
 /// Between two tries to make the database read new certificates.
 const RELOAD_REST: Duration = Duration::from_secs(5);
+/// Who was asked to leave stands still for this long, in which its database is told to end, and ends.
+const LEAVING: Duration = Duration::from_secs(10);
 /// A step that was not needed for this long starts again without a pause.
 const FORGIVEN: Duration = Duration::from_secs(5);
 
@@ -112,6 +114,9 @@ pub struct Member<'a> {
     needed: Instant,
     step_problem: Option<Problem>,
     storage_problem: Option<Problem>,
+    /// Somebody waits for the database to end; over when it has, or when it has not for long.
+    leaving: watch::Receiver<u64>,
+    leaves: Option<Instant>,
     reload_due: Option<Instant>,
     reload_problem: Option<Problem>,
     met: bool,
@@ -138,10 +143,11 @@ impl<'a> Member<'a> {
         orders: watch::Receiver<Option<Order<Assignment>>>,
         tls_changed: watch::Receiver<u64>,
         guard: Guard,
+        leaving: watch::Receiver<u64>,
         reporter: &'a Reporter<State>,
     ) -> Self {
         let (now, contact) = (Instant::now(), guard.changes());
-        let Prepared { local_password, identity, memory } = prepared;
+        let Prepared { local_password, identity, memory, renewed } = prepared;
         Self {
             config: config.into(),
             local_password,
@@ -166,7 +172,9 @@ impl<'a> Member<'a> {
             needed: now,
             step_problem: None,
             storage_problem: None,
-            reload_due: None,
+            leaving,
+            leaves: None,
+            reload_due: renewed.then_some(now),
             reload_problem: None,
             met: false,
             answered: now,
@@ -200,7 +208,7 @@ impl<'a> Member<'a> {
             () if self.session.as_ref().is_some_and(|session| session.quiet) => QUIET_PERIOD,
             () => EAGER_PERIOD,
         };
-        let Self { running, session, orders, tls_changed, contact, keeping, .. } = self;
+        let Self { running, session, orders, tls_changed, contact, keeping, leaving, .. } = self;
         let step = async {
             match running {
                 Some(running) => (&mut running.task).await,
@@ -223,7 +231,7 @@ impl<'a> Member<'a> {
             outcome = step => outcome,
             () = gone => {
                 info!("the database is gone");
-                self.session = None;
+                (self.session, self.leaves) = (None, None);
                 return;
             }
             kept = kept => return self.memory_kept(kept.unwrap_or_else(|_| Ok(Memory::default()))),
@@ -234,6 +242,10 @@ impl<'a> Member<'a> {
             }
             Ok(()) = contact.changed() => {
                 self.not_before = Instant::now();
+                return;
+            }
+            Ok(()) = leaving.changed() => {
+                (self.leaves, self.not_before) = (Some(Instant::now()), Instant::now());
                 return;
             }
             Ok(()) = tls_changed.changed() => {
@@ -280,6 +292,7 @@ impl<'a> Member<'a> {
         match (outcome, &mut self.session) {
             (Outcome::Accounts(done), Some(session)) => session.accounts = done,
             (Outcome::LoggedIn(login), Some(session)) => session.login = Some(login),
+            (Outcome::Following(memory), _) => (self.memory, self.kept) = (Some(memory.clone()), Some(memory)),
             (Outcome::Begun, _) => {
                 if let Some(handing) = &mut self.handing_over {
                     handing.begun = true;
@@ -375,6 +388,7 @@ impl<'a> Member<'a> {
                 .map(|handing| handing.heir.clone()),
             fenced,
             may_open,
+            leaving: self.leaves.is_some_and(|since| since.elapsed() < LEAVING),
             eager: self.ordered.is_some_and(|ordered| ordered.elapsed() < IMPATIENCE),
         };
         Seen { facts, known, own, wanted }
@@ -418,8 +432,8 @@ impl<'a> Member<'a> {
             return;
         };
         let news = self.kept.as_ref().is_none_or(|kept| {
-            (&kept.run_id, &kept.replid, kept.led, kept.exact, kept.torn)
-                != (&memory.run_id, &memory.replid, memory.led, memory.exact, memory.torn)
+            (&kept.run_id, &kept.replid, kept.led, kept.exact, kept.torn, &kept.copying)
+                != (&memory.run_id, &memory.replid, memory.led, memory.exact, memory.torn, &memory.copying)
         });
         let age = self.kept_at.elapsed();
         // An idle cluster does not write each second.
@@ -478,6 +492,9 @@ impl<'a> Member<'a> {
         let access = Access {
             config: Arc::clone(&self.config),
             link: session.link.clone(),
+            local_password: self.local_password.clone(),
+            memory: self.memory.clone(),
+            run_id: session.server.run_id.clone(),
             wanted: seen.wanted.clone(),
             listed: seen.facts.accounts.clone().unwrap_or_default(),
             done: session.accounts.clone(),

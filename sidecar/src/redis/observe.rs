@@ -59,6 +59,8 @@ pub struct Facts {
     pub offset: u64,
     /// The history before, if it knows one.
     pub before: Option<Ancestor>,
+    /// It keeps what it writes for those who follow, so that its history has a beginning.
+    pub backlog: bool,
     /// Who follows it.
     pub replicas: Vec<Replica>,
     /// How far a hand-over is.
@@ -173,6 +175,7 @@ pub fn parse(replication: &str, persistence: &str, keyspace: &str) -> Facts {
         replid: ReplId(link.get("master_replid").map(|replid| (*replid).to_owned()).unwrap_or_default()),
         offset: number("master_repl_offset").unwrap_or_default(),
         before: before.map(|replid| Ancestor { replid: ReplId((*replid).to_owned()), end }),
+        backlog: number("repl_backlog_active") == Some(1),
         replicas: (0..).map_while(|index| link.get(format!("slave{index}").as_str())).filter_map(|line| replica(line)).collect(),
         failover: match link.get("master_failover_state") {
             Some(&"waiting-for-sync") => Failover::Waiting,

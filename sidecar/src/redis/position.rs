@@ -40,6 +40,19 @@ pub struct Memory {
     /// The process had thrown away what it held, for a copy that was not whole yet.
     #[serde(default)]
     pub torn: bool,
+    /// It may have thrown that away since, for a copy of somebody else's data: nobody would miss it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying: Option<Copying>,
+}
+
+/// Whose data take the place of those that there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copying {
+    /// The process that copies.
+    pub run_id: String,
+    /// Their history.
+    pub replid: ReplId,
 }
 
 /// What is known of a member's data.
@@ -58,6 +71,9 @@ pub struct Known {
 /// What `facts` of the process `run_id` mean together with what was written down.
 #[must_use]
 pub fn know(facts: &Facts, run_id: &str, memory: Option<&Memory>, persistence: Persistence) -> Known {
+    let copying = memory.and_then(|memory| memory.copying.as_ref());
+    // Of a member that held nothing before only that is written down.
+    let memory = memory.filter(|memory| !memory.replid.0.is_empty());
     let same_process = memory.is_some_and(|memory| memory.run_id == run_id);
     // Without persistence nothing outlives the process.
     let lost = persistence == Persistence::None && memory.is_some() && !same_process;
@@ -77,13 +93,19 @@ pub fn know(facts: &Facts, run_id: &str, memory: Option<&Memory>, persistence: P
     let up = facts.source.as_ref().is_some_and(|source| source.up && source.syncing.is_none());
     let live = facts.role == Role::Primary || following && up;
     let torn = !live && same_process && memory.is_some_and(|memory| memory.torn);
-    let knows_it = memory.is_some_and(|memory| {
-        memory.run_id == run_id
-            || memory.replid == facts.replid
-            || memory.before.as_ref().is_some_and(|before| before.replid == facts.replid)
-    });
+    let knows_it = copying.is_some_and(|copying| copying.replid == facts.replid)
+        || memory.is_some_and(|memory| {
+            let before = memory.before.as_ref().map(|before| &before.replid);
+            same_process || memory.replid == facts.replid || before == Some(&facts.replid)
+        });
+    let interrupted = copying.filter(|copying| !live && !knows_it && copying.run_id != run_id);
     let (position, next, renewed) = match memory {
         _ if torn => (None, None, false),
+        // Either what there was, or the copy. Of that it holds nobody knows how much.
+        _ if interrupted.is_some() => {
+            let held = interrupted.filter(|_| facts.keys > 0);
+            (held.map(|copying| Position { replid: copying.replid.clone(), recovered: true, ..Position::default() }), None, false)
+        }
         _ if live || knows_it => {
             // A process that had forgotten everything cannot have gone on from where it was.
             let copied = memory.is_some_and(|memory| !memory.torn && (!same_process || !goes_on(memory, facts)));
@@ -139,9 +161,10 @@ fn remembered(memory: &Memory, offset: u64) -> Position {
 /// Whether `now` says nothing that `kept` did not, but for the pings of a primary in `seconds`.
 #[must_use]
 pub fn is_idle(kept: &Memory, now: &Memory, seconds: u64) -> bool {
-    let Memory { run_id, replid, offset, before, led, exact, torn } = kept;
+    let Memory { run_id, replid, offset, before, led, exact, torn, copying } = kept;
     let pings = offset.saturating_add(PING_BYTES.saturating_mul(seconds.saturating_add(2)));
-    (run_id, replid, before, led, exact, torn) == (&now.run_id, &now.replid, &now.before, &now.led, &now.exact, &now.torn)
+    (run_id, replid, before, led, exact, torn, copying)
+        == (&now.run_id, &now.replid, &now.before, &now.led, &now.exact, &now.torn, &now.copying)
         && (*offset..=pings).contains(&now.offset)
 }
 
@@ -151,7 +174,10 @@ fn written(facts: &Facts, run_id: &str, memory: Option<&Memory>) -> Option<Memor
         return None;
     }
     let Position { replid, offset, before, led, .. } = own(facts, memory);
-    let next = Memory { run_id: run_id.into(), replid, offset, before, led, exact: facts.role == Role::Isolated, torn: false };
+    let up = facts.source.as_ref().is_some_and(|source| source.up && source.syncing.is_none());
+    let copied = facts.role == Role::Primary || facts.role == Role::Replica && up;
+    let copying = memory.and_then(|memory| memory.copying.clone()).filter(|_| !copied);
+    let next = Memory { run_id: run_id.into(), replid, offset, before, led, exact: facts.role == Role::Isolated, torn: false, copying };
     (memory != Some(&next)).then_some(next)
 }
 
@@ -213,6 +239,29 @@ mod tests {
         // And so it does later.
         let later = know(&primary("b", 28), "second", known.memory.as_ref(), Persistence::AppendOnly);
         assert_eq!(later.position.unwrap().before, from);
+    }
+
+    #[test]
+    fn a_copy_that_was_not_seen_whole_is_of_its_history_and_nobody_knows_how_much_of_it() {
+        let copying = Some(Copying { run_id: "first".into(), replid: ReplId("b".into()) });
+        let before = [Memory { copying: copying.clone(), ..memory("a", 900) }, Memory { copying, ..Memory::default() }];
+        for memory in before {
+            let boots = |keys| Facts { role: Role::Isolated, replid: ReplId("boot".into()), keys, ..Facts::default() };
+            let known = know(&boots(1), "second", Some(&memory), Persistence::AppendOnly);
+            let position = known.position.unwrap();
+            assert_eq!((position.replid.0.as_str(), position.offset, position.recovered, position.led), ("b", 0, true, false));
+            assert_eq!(know(&boots(0), "second", Some(&memory), Persistence::AppendOnly).data, Data::Empty);
+            // In the process that is to copy nothing has changed yet.
+            let known = know(&boots(0), "first", Some(&memory), Persistence::AppendOnly);
+            assert_eq!(known.data == Data::Empty, memory.replid.0.is_empty());
+            let up = Some(crate::redis::observe::Source { up: true, ..Default::default() });
+            let live = Facts { role: Role::Replica, source: up, replid: ReplId("b".into()), offset: 5, keys: 1, ..Facts::default() };
+            let known = know(&live, "first", Some(&memory), Persistence::AppendOnly);
+            assert_eq!(known.memory.as_ref().map(|memory| (memory.offset, &memory.copying)), Some((5, &None)));
+            assert_eq!(known.renewed, !memory.replid.0.is_empty(), "one that held nothing keeps its identity");
+            let known = know(&Facts { rewriting: true, ..live }, "first", Some(&memory), Persistence::AppendOnly);
+            assert_eq!((known.memory, known.position.unwrap().offset), (None, 5), "until it is on the volume as a whole");
+        }
     }
 
     #[test]

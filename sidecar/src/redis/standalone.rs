@@ -74,14 +74,14 @@ struct Seen<'a> {
 ///
 /// # Errors
 /// As [`super::run`].
-pub async fn run(config: Config, by: By, state: watch::Sender<State>) -> anyhow::Result<()> {
+pub async fn run(config: Config, by: By, state: watch::Sender<State>, leaving: watch::Receiver<u64>) -> anyhow::Result<()> {
     let (given, orders) = watch::channel(None);
     // Certificates are looked at by nobody else here, and read at the start.
     let (_never, tls_changed) = watch::channel(0);
     let (reporter, seen) = (Reporter::new(state.clone()), state.subscribe());
     let posts = Posts { orders, state, tls_changed, guard: Guard::new(config.ordinal) };
     tokio::select! {
-        ended = super::run(config.clone(), posts) => ended,
+        ended = super::run(config.clone(), posts, leaving) => ended,
         () = give_orders(&config, &by, &seen, &given, &reporter) => Ok(()),
     }
 }

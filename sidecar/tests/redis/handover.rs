@@ -70,12 +70,12 @@ async fn a_primary_hands_over_under_writes_and_no_client_hears_anything_but_wait
         stop.store(true, Ordering::Relaxed);
         let (written, gap) = writer.await.unwrap();
         eprintln!("{server:?}: seen after {took:?}, nobody could write for {gap:?}");
-        assert!(gap < Duration::from_millis(500), "{gap:?}");
+        assert!(gap < Duration::from_millis(250), "{gap:?}");
         for key in 0..written {
             assert!(one.get(&format!("k{key}")).await.is_some(), "k{key} of {written} is lost");
         }
         assert_eq!(zero.now().archive, None, "nothing was only the old one's");
-        assert_eq!(one.app().await.set("last", 2).await.unwrap(), 2);
+        one.app().await.set_on("last", 2).await;
     }
 }
 

@@ -21,7 +21,9 @@ async fn an_empty_member_leads_and_another_follows_it_over_tls() {
         assert_eq!((state.role, state.ready, &state.data, state.admits), (Role::Primary, true, &Data::Present, Some(vec![1])));
         zero.app().await.set("a", 0).await.unwrap();
 
+        let first = zero.now().position.unwrap().replid;
         let one = rig.replica(1, &zero).await;
+        assert_eq!(one.now().position.unwrap().replid, first, "the history has the name that it began with");
         assert_eq!(one.get("a").await.as_deref(), Some("x"));
         let client = zero.app().await;
         assert_eq!(client.set("b", 1).await.unwrap(), 1, "acknowledged by the replica");

@@ -49,6 +49,44 @@ async fn what_stood_still_when_it_ended_is_known_exactly() {
 }
 
 #[tokio::test]
+async fn a_replica_whose_end_is_announced_stands_still_and_is_known_exactly_after_it() {
+    let rig = Rig::new();
+    let zero = rig.primary(&[1]).await;
+    let one = rig.replica(1, &zero).await;
+    zero.app().await.set_on("a", 1).await;
+    // Until its first copy is on its volume it is not.
+    sleep(Duration::from_millis(1000)).await;
+    one.leaving.send_modify(|count| *count += 1);
+    let held = one.until("still", |state| state.role == Role::Isolated).await.position.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    one.signal_server("TERM").await;
+    one.until("down", |state| state.process == Process::Down).await;
+    let state = one.until("back", |state| state.position.is_some()).await;
+    assert_eq!((state.position, held.recovered, held.led), (Some(held.clone()), false, false));
+    // It follows again, by its order.
+    one.converged().await;
+    assert_eq!(one.get("a").await.as_deref(), Some("x"));
+}
+
+#[tokio::test]
+async fn a_replica_that_ends_as_soon_as_it_has_its_first_copy_is_no_stranger() {
+    let rig = Rig::new();
+    let zero = rig.primary(&[1]).await;
+    for key in 0..100 {
+        zero.app().await.set(&format!("k{key}"), 0).await.unwrap();
+    }
+    let one = rig.replica(1, &zero).await;
+    let identity = one.now().identity;
+    for _ in 0..5 {
+        one.kill_server().await;
+        one.until("down", |state| state.role == Role::Unknown).await;
+        one.converged().await;
+    }
+    assert_eq!(one.get("k99").await.as_deref(), Some("x"));
+    assert!(one.now().identity.is_some() && identity.is_some());
+}
+
+#[tokio::test]
 async fn a_killed_server_is_missed_within_milliseconds_and_opens_again_under_its_order() {
     let rig = Rig::new();
     let zero = rig.primary(&[]).await;

@@ -54,6 +54,7 @@ pub struct Member {
     pub state: watch::Receiver<State>,
     pub tls: watch::Sender<u64>,
     pub guard: Guard,
+    pub leaving: watch::Sender<u64>,
     pub term: u64,
     pub users: Vec<User>,
     pub engine: Option<JoinHandle<()>>,
@@ -159,7 +160,8 @@ impl Rig {
         let kubelet = tokio::spawn(kubelet(config.clone(), pid.clone()));
         let guard = Guard::new(ordinal);
         let users = vec![User { name: "app".into(), rules: "~* &* +@all -@dangerous +info".into() }];
-        let mut member = Member { guard, config, orders, state, tls, term: 0, users, engine: None, kubelet, pid };
+        let leaving = watch::Sender::new(0);
+        let mut member = Member { guard, leaving, config, orders, state, tls, term: 0, users, engine: None, kubelet, pid };
         member.start_sidecar();
         member
     }
@@ -198,10 +200,10 @@ impl Member {
         let (state_in, state) = watch::channel(self.config.first_state());
         let tls_changed = self.tls.subscribe();
         let config = self.config.clone();
-        let guard = Guard::new(config.ordinal);
+        let (guard, leaving) = (Guard::new(config.ordinal), self.leaving.subscribe());
         (self.orders, self.state, self.guard) = (orders, state, guard.clone());
         self.engine = Some(tokio::spawn(async move {
-            let ended = run(config, Posts { orders: order, state: state_in, tls_changed, guard }).await;
+            let ended = run(config, Posts { orders: order, state: state_in, tls_changed, guard }, leaving).await;
             panic!("the engine ended: {ended:?}");
         }));
     }
@@ -227,7 +229,8 @@ impl Member {
         let pid = self.pid.load(Ordering::Relaxed);
         self.kubelet.abort();
         if pid != 0 {
-            signal(pid, "KILL").await;
+            // Its end with its kubelet may have been faster.
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status().await;
             while Path::new(&format!("/proc/{pid}")).exists() {
                 sleep(Duration::from_millis(5)).await;
             }

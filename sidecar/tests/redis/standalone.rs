@@ -31,13 +31,14 @@ async fn alone(rig: &Rig, ordinal: u32, edit: impl FnOnce(&mut Config)) -> Membe
     let (orders, _) = watch::channel(None);
     let identity = Identity { cluster: "shop".into(), member: config.member.clone(), incarnation: "one".into() };
     let sources = Sources { state: state.clone(), certificates: None, trouble };
-    let hub = Hub::new(Redis(config.clone()), identity, sources, None, orders, Guard::new(ordinal));
+    let hub = Hub::new(Redis::new(config.clone()), identity, sources, None, orders, Guard::new(ordinal));
     let listener = TcpListener::bind((rig.address(ordinal), HEALTH_PORT)).await.unwrap();
+    let leaving = member.leaving.subscribe();
     member.state = state;
     member.engine = Some(tokio::spawn(async move {
         let _open = trouble_in;
         tokio::select! {
-            ended = run(config, By::Told(peers), state_in) => panic!("it ended: {ended:?}"),
+            ended = run(config, By::Told(peers), state_in, leaving) => panic!("it ended: {ended:?}"),
             () = health::serve(listener, Arc::clone(&hub), Duration::from_secs(1), true) => {}
         }
     }));
