@@ -71,7 +71,8 @@ pub fn server(config: &Config, user: &str, local_password: &str) -> String {
     text.push_str(match config.persistence {
         Persistence::AppendOnly => "appendonly yes\nsave \"\"\n",
         Persistence::Snapshot => "appendonly no\n",
-        Persistence::None => "appendonly no\nsave \"\"\n",
+        // What a replica loaded its copy from would be loaded again after a restart, as old as it is by then.
+        Persistence::None => "appendonly no\nsave \"\"\nrdb-del-sync-files yes\n",
     });
     text.push_str(&accounts(config.system_dir.is_some(), local_password));
     text

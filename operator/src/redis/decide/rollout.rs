@@ -1,5 +1,7 @@
 //! Scale and updates: members are released, and pods replaced one at a time, replicas first, the primary last after a hand-over.
 
+use sidecar_protocol::redis::ProblemCode;
+
 use super::handover::PATIENCE;
 use super::{Decision, SETTLING, State, Step, View};
 use crate::redis::observed::PodSeen;
@@ -82,10 +84,10 @@ pub fn stuck(view: &View<'_>) -> Option<Step> {
     rollout::stuck(view.desired, view.observed, |ordinal, pod| !view.serves(ordinal) && (pod.trouble.is_some() || rejected(view, ordinal)))
 }
 
-/// Its configuration is refused by the database.
+/// What it was started with is refused: its options, or the engine of its image.
 fn rejected(view: &View<'_>, ordinal: u32) -> bool {
-    use sidecar_protocol::redis::ProblemCode::ConfigRejected;
-    view.state(ordinal).is_some_and(|state| state.problem.as_ref().is_some_and(|problem| problem.code == ConfigRejected))
+    let problem = view.state(ordinal).and_then(|state| state.problem.as_ref()).map(|problem| problem.code);
+    matches!(problem, Some(ProblemCode::ConfigRejected | ProblemCode::WrongEngine))
 }
 
 impl Plan {
