@@ -250,3 +250,6 @@ fn follows(facts: &Facts, peer: &Peer) -> bool {
 fn is_up(facts: &Facts) -> bool {
     facts.source.as_ref().is_some_and(|source| source.up && source.syncing.is_none())
 }
+
+#[cfg(test)]
+mod tests;
