@@ -139,8 +139,9 @@ async fn a_replica_that_was_promoted_by_hand_is_refused_never_promoted_and_taken
         let others = cluster.others(&old).await?;
         // The lower ordinal, which is preferred among equals.
         let (stray, sound) = (&others[0], &others[1]);
+        // In one go: it is not to be noticed in between.
         let mut by_hand = pipe();
-        by_hand.atomic().cmd("REPLICAOF").arg("NO").arg("ONE").ignore().set("stray", 1).ignore();
+        by_hand.cmd("REPLICAOF").arg("NO").arg("ONE").ignore().set("stray", 1).ignore();
         by_hand.query_async::<()>(&mut cluster.to(stray).await?).await?;
         let said = cluster.complains(RECLONE).await?;
         let identity = cluster.row(stray).await?.identity.context("its data have no name")?;
@@ -163,7 +164,7 @@ async fn a_replica_that_was_promoted_by_hand_is_refused_never_promoted_and_taken
 }
 
 #[tokio::test]
-async fn a_volume_of_another_life_is_refused_with_a_condition_until_it_is_taken_away() -> Result<()> {
+async fn a_volume_of_another_life_is_refused_with_a_condition_and_filled_anew_with_consent() -> Result<()> {
     on_light_stage("another-life", |lab, namespace| async move {
         let elsewhere = Cluster::named(&lab, &namespace, "elsewhere");
         elsewhere.apply(Cluster::spec(1)).await?;
@@ -196,14 +197,17 @@ async fn a_volume_of_another_life_is_refused_with_a_condition_until_it_is_taken_
         run::output(run::command("sh").args(["-c", swap]).arg(&places[0]).arg(&places[1])).await?;
         cluster.merge(json!({"replicas": 3})).await?;
         let stranger = cluster.member(2);
-        cluster.says("Stalled", "OtherCluster").await?;
+        cluster.says("Stalled", "OtherHistory").await?;
         writer.goes_on().await?;
         let new = cluster.crashed(&cluster.primary().await?).await?;
         ensure!(new != stranger, "a volume of another life leads");
         writer.goes_on().await?;
 
-        lab.lose_pvc(&namespace, &format!("data-{stranger}")).await?;
+        let identity = cluster.row(&stranger).await?.identity.context("its data have no name")?;
+        cluster.complains(&format!("{stranger}@{identity}")).await?;
+        cluster.annotate(RECLONE, &format!("{stranger}@{identity}")).await?;
         cluster.whole(3).await?;
+        cluster.archived(&stranger, "elsewhere").await?;
         ensure!(cluster.know("elsewhere").await? == 0, "two lives were merged");
         cluster.holds(&writer.finish().await?).await
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crds::redis::{MemberStatus, RedisReplication, RedisReplicationStatus};
+use crds::shared::TransitionKind;
 use e2e::Lab;
 use e2e::engine::Redis;
 use e2e::stage::eventually;
@@ -177,7 +178,9 @@ impl Cluster {
             let all = status.members.len() == replicas as usize && status.members.iter().all(|member| member.ready);
             let counted = status.ack_set.len() + 1 == status.members.len() && status.acks == acks;
             let pods = self.pods().list(&ListParams::default().labels(&format!("understudy.dev/cluster={}", self.name))).await?;
-            let settled = status.state == "Healthy" && status.transition.is_none() && pods.items.len() == replicas as usize;
+            // What was taken back is remembered for a while.
+            let changes = status.transition.as_ref().is_some_and(|change| change.kind != TransitionKind::TakenBack);
+            let settled = status.state == "Healthy" && !changes && pods.items.len() == replicas as usize;
             ensure!(all && counted && settled, "{} {} {}; {:?}", status.state, status.ready, status.reason, status.ack_set);
             Ok(())
         })

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::rig::IMAGE;
 
+const SIDECAR: &str = include_str!("../../../docs/standalone/redis.yaml");
 const PEERS: &str = include_str!("../../../docs/standalone/redis-peers.yaml");
 /// A program that watches peers ends when it is cut off.
 const WATCHED: Duration = Duration::from_secs(300);
@@ -19,10 +20,12 @@ const WATCHED: Duration = Duration::from_secs(300);
 struct Plain {
     lab: Lab,
     namespace: String,
+    /// What `redis-cli` logs in with.
+    login: Vec<&'static str>,
 }
 
 impl Plain {
-    async fn apply(lab: &Lab, namespace: &str, manifest: &str) -> Result<Self> {
+    async fn apply(lab: &Lab, namespace: &str, manifest: &str, login: &[&'static str]) -> Result<Self> {
         let manifest = manifest
             .replace("ghcr.io/understudy-dev/understudy:0.1.0", e2e::images::UNDERSTUDY)
             .replace("image: redis:7.2", &format!("image: {IMAGE}"))
@@ -32,7 +35,7 @@ impl Plain {
         let applied = lab.kubectl(&["apply", "-n", namespace, "-f", &file.display().to_string()]).await;
         std::fs::remove_file(&file)?;
         applied?;
-        Ok(Self { lab: lab.clone(), namespace: namespace.into() })
+        Ok(Self { lab: lab.clone(), namespace: namespace.into(), login: login.into() })
     }
 
     async fn scale(&self, replicas: u32) -> Result<()> {
@@ -55,8 +58,18 @@ impl Plain {
 
     /// What `redis-cli` in a member's pod answers.
     async fn cli(&self, member: &str, words: &[&str]) -> Result<String> {
-        let said = self.lab.exec(&self.namespace, member, "redis", &[&["redis-cli"], words].concat()).await?;
+        let said = self.lab.exec(&self.namespace, member, "redis", &[&["redis-cli"], &self.login[..], words].concat()).await?;
         Ok(said.trim().to_owned())
+    }
+
+    /// Writes to ordinal 0, as soon as it takes that.
+    async fn writes(&self, key: &str, value: &str) -> Result<()> {
+        eventually(&format!("{key} to be written"), || async {
+            let said = self.cli("redis-0", &["SET", key, value]).await?;
+            ensure!(said == "OK", "{said:?}");
+            Ok(())
+        })
+        .await
     }
 
     async fn reads(&self, member: &str, key: &str, value: &str) -> Result<()> {
@@ -70,9 +83,45 @@ impl Plain {
 }
 
 #[tokio::test]
+async fn the_manifest_with_the_sidecar_comes_up_scales_and_heals_and_never_copies_emptiness() -> Result<()> {
+    on_light_stage("sidecar", |lab, namespace| async move {
+        let login = ["--no-auth-warning", "--user", "app", "--pass", "change-me-app"];
+        let set = Plain::apply(&lab, &namespace, SIDECAR, &login).await?;
+        set.ready(3).await?;
+        ensure!(set.cli("redis-0", &["SET", "play", "hamlet"]).await? == "OK", "ordinal 0 takes no writes");
+        set.reads("redis-2", "play", "hamlet").await?;
+        ensure!(set.cli("redis-2", &["SET", "play", "macbeth"]).await?.contains("READONLY"), "a replica takes writes");
+        ensure!(lab.exec(&namespace, "redis-0", "redis", &["redis-cli", "PING"]).await?.contains("NOAUTH"), "nobody has to log in");
+        set.scale(5).await?;
+        set.ready(5).await?;
+        set.reads("redis-4", "play", "hamlet").await?;
+
+        // A pod, a replica's volume, the primary's process, and the primary's volume: then it is empty, and the others must not copy that.
+        lab.kubectl(&["delete", "pod", "redis-1", "-n", &namespace]).await?;
+        lab.lose_pvc(&namespace, "data-redis-2").await?;
+        set.ready(5).await?;
+        set.reads("redis-2", "play", "hamlet").await?;
+        lab.kill_container(&namespace, "redis-0", "redis").await?;
+        set.writes("act", "one").await?;
+        let before = set.pod("redis-0").await?.metadata.uid;
+        lab.lose_pvc(&namespace, "data-redis-0").await?;
+        set.writes("act", "two").await?;
+        set.ready(5).await?;
+        let after = set.pod("redis-0").await?;
+        ensure!(after.metadata.uid != before, "the pod is the old one");
+        set.reads("redis-0", "play", "hamlet").await?;
+        set.reads("redis-4", "act", "two").await?;
+        let spec = after.spec.context("a pod has a spec")?;
+        ensure!(spec.automount_service_account_token == Some(false), "a pod has an API token");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn the_manifest_with_a_script_comes_up_scales_and_hears_of_changes_as_with_peer_finder() -> Result<()> {
     on_light_stage("peers", |lab, namespace| async move {
-        let set = Plain::apply(&lab, &namespace, PEERS).await?;
+        let set = Plain::apply(&lab, &namespace, PEERS, &[]).await?;
         set.ready(3).await?;
         ensure!(set.cli("redis-0", &["SET", "play", "hamlet"]).await? == "OK", "ordinal 0 takes no writes");
         set.reads("redis-2", "play", "hamlet").await?;
