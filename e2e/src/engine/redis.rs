@@ -33,8 +33,13 @@ impl Redis {
     /// What it may do: everything, so that a server can be asked who it is.
     pub const RULES: &'static str = "~* &* +@all";
 
-    async fn open(&self, address: &str) -> Result<MultiplexedConnection> {
-        let stream = TcpStream::connect((address, Self::PORT)).await?;
+    /// Logs in at another port of an address too, that of the Sentinel endpoint.
+    pub async fn connect_to(&self, address: &str, port: u16, within: Duration) -> Result<MultiplexedConnection> {
+        timeout(within, self.open(address, port)).await.context("no connection in time")?
+    }
+
+    async fn open(&self, address: &str, port: u16) -> Result<MultiplexedConnection> {
+        let stream = TcpStream::connect((address, port)).await?;
         stream.set_nodelay(true)?;
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(self.certified.clone(), stream).await?;
         let login = RedisConnectionInfo::default().set_username(Self::USER).set_password(&self.password);
@@ -92,7 +97,7 @@ impl Engine for Redis {
     }
 
     async fn connect(&self, address: &str, within: Duration) -> Result<MultiplexedConnection> {
-        timeout(within, self.open(address)).await.context("no connection in time")?
+        self.connect_to(address, Self::PORT, within).await
     }
 
     /// What it announces to others: Redis knows no name of its own.

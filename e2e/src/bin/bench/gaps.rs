@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bson::doc;
-use e2e::engine::{Cluster, Mongo, MySql, Redis};
+use e2e::engine::{Cluster, Mongo, MySql};
 use e2e::ui::Ui;
 use e2e::{Engine, Lab};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -18,25 +18,25 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::copies::rss;
-use crate::stage::{Measured, on_stage, wait_for};
+use crate::stage::{on_stage, wait_for};
 use crate::table::{figure, median, spread};
 use crate::writer::{Beats, Writer};
 
 /// Of each blow; `RUNS` in the environment goes before it, and `BLOW=frozen` strikes that one alone.
 const RUNS: usize = 30;
-const MEMBERS: usize = 3;
+pub const MEMBERS: usize = 3;
 const GROWN: usize = 10;
 /// A member that is well is found within this.
-const FIRST: Duration = Duration::from_secs(10);
+pub const FIRST: Duration = Duration::from_secs(10);
 /// Writes go on again within this time, or the run is no measurement.
-const SILENCE: Duration = Duration::from_secs(60);
+pub const SILENCE: Duration = Duration::from_secs(60);
 /// A cluster that is whole is left alone this long: caches fill, kube-proxy's own pause ends.
-const CALM: Duration = Duration::from_secs(2);
+pub const CALM: Duration = Duration::from_secs(2);
 /// kube-proxy delays a second change within a second.
 const APART: Duration = Duration::from_millis(1500);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Blow {
+pub enum Blow {
     Crash,
     Delete,
     Freeze,
@@ -44,7 +44,7 @@ enum Blow {
 }
 
 /// What is done, what the line says, what is aimed at.
-type Goal = (Blow, &'static str, &'static str);
+pub type Goal = (Blow, &'static str, &'static str);
 
 const OF_MYSQL: [Goal; 4] = [
     (Blow::Crash, "gap: crash of mysqld", "p50 <= 300, p99 <= 1000"),
@@ -54,12 +54,15 @@ const OF_MYSQL: [Goal; 4] = [
 ];
 const OF_MONGO: [Goal; 2] =
     [(Blow::Crash, "gap: crash of mongod", "p50 <= 500, p99 <= 1500"), (Blow::SwitchOver, "gap: planned switchover", "p99 <= 500")];
-const OF_REDIS: [Goal; 4] = [
-    (Blow::Crash, "gap: crash of redis-server", "p50 <= 300, p99 <= 1000"),
-    (Blow::Delete, "gap: pod deleted without grace", ""),
-    (Blow::Freeze, "gap: frozen pod", ""),
-    (Blow::SwitchOver, "gap: planned switchover", "p99 <= 100"),
-];
+
+/// Somebody who writes meanwhile.
+pub struct Client {
+    /// Before each of its lines.
+    pub title: String,
+    pub writer: Writer,
+    /// What nobody can go below for it.
+    pub floor: Duration,
+}
 
 pub async fn mysql(lab: &Lab, ui: &Ui) -> Result<()> {
     on_stage::<MySql, _>(lab, MEMBERS, |cluster| async move { measure(&cluster, ui, "", &OF_MYSQL).await }).await
@@ -80,32 +83,18 @@ pub async fn mongo(lab: &Lab, ui: &Ui) -> Result<()> {
     .await
 }
 
-/// The same for what WAIT 1 acknowledged.
-pub async fn redis(lab: &Lab, ui: &Ui) -> Result<()> {
-    on_stage::<Redis, _>(lab, MEMBERS, |cluster| async move {
-        measure(&cluster, ui, "redis, ", &OF_REDIS).await?;
-        for ordinal in 0..u32::try_from(MEMBERS)? {
-            figure("redis, sidecar RSS, MiB", rss(lab, &cluster.namespace, &cluster.member(ordinal), "sidecar").await?, "<= 8");
-        }
-        Ok(())
-    })
-    .await
-}
-
 /// Ten members instead of three while a client writes.
 async fn grow(cluster: &Cluster<Mongo>, ui: &Ui, server: &str) -> Result<()> {
     let application = Mongo::of(&cluster.lab, &cluster.namespace, &cluster.name).await?;
-    let writer = Writer::start(&application).await?;
-    while writer.count() == 0 {
-        sleep(Duration::from_millis(20)).await;
-    }
+    let writer = Writer::start(application.clone()).await?;
+    writer.goes_on(0, SILENCE).await?;
     let start = Instant::now();
     let patch = Patch::Merge(json!({"spec": {"replicas": GROWN}}));
     cluster.api().patch(&cluster.name, &PatchParams::default(), &patch).await?;
     ui.step("three to ten members", wait_for(cluster, GROWN)).await?;
     figure(&format!("{server}3 to 10 members under writes, s"), start.elapsed().as_secs_f64(), "");
     figure(&format!("{server}longest gap meanwhile, ms"), writer.gap(start)?.as_secs_f64() * 1e3, "");
-    writer.finish().await
+    writer.finish(&application).await
 }
 
 /// What the figures are of, by its own word, for each line: the model of mongod is not mongod, which `MONGO_IMAGE_ROOTFS` brings.
@@ -117,30 +106,70 @@ async fn server(cluster: &Cluster<Mongo>) -> Result<String> {
     Ok(format!("{what} {}, ", info.get_str("version")?))
 }
 
-async fn measure<E: Beats + Measured>(cluster: &Cluster<E>, ui: &Ui, server: &str, blows: &[Goal]) -> Result<()> {
-    let runs: usize = std::env::var("RUNS").map_or(Ok(RUNS), |text| text.parse()).context("RUNS must be a number")?;
-    let only = std::env::var("BLOW").unwrap_or_default();
-    let names: Vec<_> = blows.iter().map(|(_, what, _)| *what).collect();
-    ensure!(names.iter().any(|what| what.contains(&only)), "BLOW={only} is in none of {names:?}");
+async fn measure<E: Engine + Beats>(cluster: &Cluster<E>, ui: &Ui, server: &str, blows: &[Goal]) -> Result<()> {
+    let runs = runs(RUNS)?;
     let application = E::of(&cluster.lab, &cluster.namespace, &cluster.name).await?;
     // A first login may take its time: a driver keeps what it computes for the next ones.
     drop(application.connect(application.primary(), FIRST).await?);
-    let floor = ui.step("re-routes of a Service, the floor", floor(cluster, &application, runs)).await?;
-    let writer = Writer::start(&application).await?;
-    for &(blow, what, goal) in blows.iter().filter(|(_, what, _)| what.contains(&only)) {
-        let mut gaps = Vec::new();
-        for run in 1..=runs {
-            let gap = ui.step(&format!("{what}, run {run} of {runs}"), strike(cluster, blow, &writer)).await?;
-            ui.say(&format!("  {:.1} ms", gap.as_secs_f64() * 1e3));
-            gaps.push(gap);
-        }
-        spread(&format!("{server}{what}"), &mut gaps, floor, goal);
+    let (swap, write) = ui.step("re-routes of a Service, the floor", floor(cluster, &application, runs)).await?;
+    let clients = [Client { title: server.into(), writer: Writer::start(application.clone()).await?, floor: swap + write }];
+    for (blow, what, goal) in wanted(blows)? {
+        series(ui, what, goal, runs, &clients, async || strike(cluster, blow, &clients).await).await?;
     }
-    writer.finish().await
+    for client in clients {
+        client.writer.finish(&application).await?;
+    }
+    Ok(())
 }
 
-/// Strikes the primary of a whole cluster; returns the longest gap until it is whole again.
-async fn strike<E: Beats>(cluster: &Cluster<E>, blow: Blow, writer: &Writer<E>) -> Result<Duration> {
+/// How often each blow is struck.
+pub fn runs(usual: usize) -> Result<usize> {
+    std::env::var("RUNS").map_or(Ok(usual), |text| text.parse()).context("RUNS must be a number")
+}
+
+/// What `BLOW` leaves of them.
+pub fn wanted(blows: &[Goal]) -> Result<Vec<Goal>> {
+    let only = std::env::var("BLOW").unwrap_or_default();
+    let left: Vec<_> = blows.iter().filter(|(_, what, _)| what.contains(&only)).copied().collect();
+    ensure!(!left.is_empty(), "BLOW={only} is in none of {:?}", blows.iter().map(|(_, what, _)| *what).collect::<Vec<_>>());
+    Ok(left)
+}
+
+/// Strikes so often, and prints for each client the longest gap from a strike until all was whole again.
+pub async fn series(
+    ui: &Ui,
+    what: &str,
+    goal: &str,
+    runs: usize,
+    clients: &[Client],
+    strike: impl AsyncFn() -> Result<Instant>,
+) -> Result<()> {
+    let mut gaps = vec![Vec::new(); clients.len()];
+    for run in 1..=runs {
+        let since = ui.step(&format!("{what}, run {run} of {runs}"), strike()).await?;
+        for (client, gaps) in clients.iter().zip(&mut gaps) {
+            let gap = client.writer.gap(since)?;
+            ui.say(&format!("  {}{:.1} ms", client.title, gap.as_secs_f64() * 1e3));
+            gaps.push(gap);
+        }
+    }
+    for (client, gaps) in clients.iter().zip(&mut gaps) {
+        spread(&format!("{}{what}", client.title), gaps, client.floor, goal);
+    }
+    Ok(())
+}
+
+/// Every client's writes go on.
+pub async fn all_go_on(clients: &[Client], within: Duration) -> Result<()> {
+    let before: Vec<_> = clients.iter().map(|client| client.writer.count()).collect();
+    for (client, before) in clients.iter().zip(before) {
+        client.writer.goes_on(before, within).await.with_context(|| client.title.clone())?;
+    }
+    Ok(())
+}
+
+/// Strikes the primary of a whole cluster, and waits until it is whole again; says when it struck.
+pub async fn strike<E: Engine>(cluster: &Cluster<E>, blow: Blow, clients: &[Client]) -> Result<Instant> {
     wait_for(cluster, MEMBERS).await?;
     sleep(CALM).await;
     let before = cluster.glance().await?;
@@ -157,7 +186,7 @@ async fn strike<E: Beats>(cluster: &Cluster<E>, blow: Blow, writer: &Writer<E>) 
         loop {
             let now = cluster.glance().await?;
             if now.term > before.term && now.transition.is_none() && now.primary.as_ref() != Some(&primary) {
-                return anyhow::Ok(writer.count());
+                return anyhow::Ok(());
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -167,20 +196,14 @@ async fn strike<E: Beats>(cluster: &Cluster<E>, blow: Blow, writer: &Writer<E>) 
         // The kubelet may have ended the frozen processes meanwhile.
         let _ = cluster.lab.thaw(&cluster.namespace, &primary).await;
     }
-    let before = resumed.with_context(|| format!("no other primary than {primary} in {} s", SILENCE.as_secs()))??;
-    timeout(SILENCE, async {
-        while writer.count() <= before {
-            sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .context("writes do not go on")?;
+    resumed.with_context(|| format!("no other primary than {primary} in {} s", SILENCE.as_secs()))??;
+    all_go_on(clients, SILENCE).await?;
     wait_for(cluster, MEMBERS).await?;
-    writer.gap(since)
+    Ok(since)
 }
 
-/// Median of the time from the write that swaps the address to a client logged in at the other member, and one more write: the claim.
-async fn floor<E: Engine>(cluster: &Cluster<E>, application: &E, runs: usize) -> Result<Duration> {
+/// Median of the time from the write that swaps the address to a client logged in at the other member, and that of one more write: the claim.
+pub async fn floor<E: Engine>(cluster: &Cluster<E>, application: &E, runs: usize) -> Result<(Duration, Duration)> {
     let (client, namespace) = (cluster.lab.client(), cluster.namespace.as_str());
     let services = Api::<Service>::namespaced(client.clone(), namespace);
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
@@ -219,7 +242,7 @@ async fn floor<E: Engine>(cluster: &Cluster<E>, application: &E, runs: usize) ->
     slices.delete("floor", &DeleteParams::default()).await?;
     let (swap, write) = (median(&mut swaps), median(&mut writes));
     println!("{:<52} {:>12.2}   and a write to the API server {:.2}", "re-route, write to login elsewhere, ms", swap * 1e3, write * 1e3);
-    Ok(Duration::from_secs_f64(swap + write))
+    Ok((Duration::from_secs_f64(swap), Duration::from_secs_f64(write)))
 }
 
 /// Time since `start` until a login through the Service leads to `member`.

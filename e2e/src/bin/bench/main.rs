@@ -6,6 +6,9 @@ mod births;
 mod copies;
 mod gaps;
 mod quiet;
+mod redis;
+mod seeker;
+mod sentinels;
 mod stage;
 mod starts;
 mod table;
@@ -36,7 +39,7 @@ enum Part {
     Gaps,
     /// The same of a MongoReplicaSet, and its sidecar's memory.
     Mongo,
-    /// The same of a RedisReplication.
+    /// The same of a RedisReplication, beside real Sentinels.
     Redis,
     /// CPU without a client.
     Idle,
@@ -60,7 +63,7 @@ async fn main() -> Result<()> {
             Part::Starts => starts::measure(&lab, &dirs, &ui).await?,
             Part::Gaps => gaps::mysql(&lab, &ui).await?,
             Part::Mongo => gaps::mongo(&lab, &ui).await?,
-            Part::Redis => gaps::redis(&lab, &ui).await?,
+            Part::Redis => redis::measure(&lab, &ui).await?,
             Part::Idle => quiet::idle(&lab, &ui).await?,
             Part::Busy => quiet::busy(&lab, &ui).await?,
         }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::engine::MySql;
+use e2e::engine::{MySql, Redis};
 use e2e::process::Process;
 use e2e::ui::Ui;
 use e2e::{Engine, Lab};
 use tokio::time::{Instant, sleep};
 
-use crate::stage::{SYSTEM, on_stage, operator, process};
+use crate::stage::{Measured, SYSTEM, on_stage, operator, process};
 use crate::table::figure;
 use crate::writer::Writer;
 
@@ -26,13 +26,17 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Millicores of operator and sidecars of one cluster without a client.
 pub async fn idle(lab: &Lab, ui: &Ui) -> Result<()> {
-    on_stage::<MySql, _>(lab, MEMBERS, |cluster| async move {
+    still::<MySql>(lab, ui).await?;
+    still::<Redis>(lab, ui).await
+}
+
+async fn still<E: Measured>(lab: &Lab, ui: &Ui) -> Result<()> {
+    on_stage::<E, _>(lab, MEMBERS, |cluster| async move {
         sleep(CALM).await;
-        let mut watched =
-            vec![("operator CPU at idle, millicores", "<= 1", process(lab, SYSTEM, &operator(lab).await?, "operator").await?)];
+        let mut watched = vec![("operator", "<= 1", process(lab, SYSTEM, &operator(lab).await?, "operator").await?)];
         for ordinal in 0..u32::try_from(MEMBERS)? {
             let sidecar = process(lab, &cluster.namespace, &cluster.member(ordinal), "sidecar").await?;
-            watched.push(("sidecar CPU at idle, millicores", "<= 2", sidecar));
+            watched.push(("sidecar", "<= 2", sidecar));
         }
         let before: Vec<_> = watched.iter().map(|(_, _, process)| cpu(process)).collect::<Result<_>>()?;
         let start = Instant::now();
@@ -41,8 +45,9 @@ pub async fn idle(lab: &Lab, ui: &Ui) -> Result<()> {
             Ok(())
         };
         ui.step(&format!("{} s without a client", WINDOW.as_secs()), calm).await?;
-        for ((what, goal, process), before) in watched.iter().zip(before) {
-            figure(what, (cpu(process)? - before) / start.elapsed().as_secs_f64() * 1e3, goal);
+        for ((who, goal, process), before) in watched.iter().zip(before) {
+            let what = format!("{}, {who} CPU at idle, millicores", E::NAME);
+            figure(&what, (cpu(process)? - before) / start.elapsed().as_secs_f64() * 1e3, goal);
         }
         Ok(())
     })
@@ -54,7 +59,7 @@ pub async fn busy(lab: &Lab, ui: &Ui) -> Result<()> {
     let minutes: u64 = std::env::var("BUSY_MINUTES").map_or(Ok(10), |text| text.parse()).context("BUSY_MINUTES must be a number")?;
     on_stage::<MySql, _>(lab, MEMBERS, |cluster| async move {
         let application = MySql::of(lab, &cluster.namespace, &cluster.name).await?;
-        let writer = Writer::start(&application).await?;
+        let writer = Writer::start(application.clone()).await?;
         sleep(CALM).await;
         let term = async || anyhow::Ok(cluster.glance().await?.term);
         let (before, start) = (term().await?, Instant::now());
@@ -76,7 +81,7 @@ pub async fn busy(lab: &Lab, ui: &Ui) -> Result<()> {
         figure(&format!("false failovers, {minutes} min on saturated cores"), (last - before) as f64, "0");
         figure("  writes acknowledged meanwhile", writer.count() as f64, "");
         figure("  longest time without one, ms", writer.gap(start)?.as_secs_f64() * 1e3, "");
-        writer.finish().await
+        writer.finish(&application).await
     })
     .await
 }
