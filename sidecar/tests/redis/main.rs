@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod accounts;
+mod binary;
 mod fence;
 mod handover;
 #[path = "../common/image.rs"]

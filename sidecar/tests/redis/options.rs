@@ -53,3 +53,25 @@ async fn new_certificates_are_read_without_a_restart_and_clients_stay() {
     }
     assert_eq!((client.set("a", 1).await.unwrap(), zero.server_pid()), (1, pid));
 }
+
+#[tokio::test]
+async fn a_server_that_cannot_write_says_so_and_what_to_do() {
+    let rig = Rig::new();
+    let mut zero = rig.member_with(0, |config| config.program = Some(rig.cramped(256)));
+    zero.lead(&[]);
+    zero.converged().await;
+    let client = zero.app().await;
+    let value = "x".repeat(64 * 1024);
+    let refused = async {
+        loop {
+            if let Err(error) = client.ask(&["SET", "a", &value]).await {
+                return error;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(crate::rig::DEADLINE, refused).await.unwrap();
+    assert_eq!(refused.code(), Some("MISCONF"));
+    let problem = zero.until("full", |state| state.problem.is_some()).await.problem.unwrap();
+    assert_eq!(problem.code, ProblemCode::Storage);
+    assert!(problem.message.contains("append-only file") && problem.message.contains("full"), "{}", problem.message);
+}

@@ -76,7 +76,7 @@ impl Rig {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("understudy-redis-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let program = program(server, &dir);
+        let program = program(server, &dir, "");
         let rig = Self { dir, program, subnet: [16 + (std::process::id() % 200) as u8, number as u8] };
         rig.certificates(2039);
         rig.password("system", "replication", "repl-1");
@@ -84,6 +84,13 @@ impl Rig {
         rig.password("users", "app", "app-1");
         rig.configure("");
         rig
+    }
+
+    /// A server that can write no file longer than this, as on a volume that is full.
+    pub fn cramped(&self, kibibytes: u32) -> PathBuf {
+        let dir = self.dir.join("cramped");
+        fs::create_dir_all(&dir).unwrap();
+        program(Server::Redis, &dir, &format!("trap '' XFSZ\nulimit -f {}\n", kibibytes * 2))
     }
 
     /// A file of a Secret.
@@ -402,13 +409,13 @@ async fn kubelet(config: Config, pid: Arc<AtomicU32>) {
     }
 }
 
-/// The server of the lab's image.
-fn program(server: Server, dir: &Path) -> PathBuf {
+/// The server of the lab's image; `first` is shell that runs before.
+fn program(server: Server, dir: &Path, first: &str) -> PathBuf {
     static ROOTS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
     let (slot, name, variable, program) = match server {
         Server::Redis => (&ROOTS[0], "redis-7.0", "REDIS_ROOT", "usr/bin/redis-server"),
         Server::Valkey => (&ROOTS[1], "valkey-9", "VALKEY_ROOT", "usr/bin/valkey-server"),
     };
     let root = slot.get_or_init(|| image::root(name, variable));
-    image::wrapper(dir, root, program, &[], "")
+    image::wrapper(dir, root, program, &[], first)
 }
