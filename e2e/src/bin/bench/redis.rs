@@ -31,7 +31,8 @@ const THEIRS: [Goal; 3] =
     [(Blow::Crash, "gap: crash", ""), (Blow::Freeze, "gap: frozen pod", ""), (Blow::SwitchOver, "gap: switchover", "")];
 /// Sentinel's defaults, at most so many times: each takes half a minute.
 const DEFAULT: (&str, Pace, usize) = ("real Sentinel, 30 s", Pace { down_after: 30_000, failover_timeout: 180_000 }, 2);
-/// A Sentinel asks once a second: below that, one late answer is a death. What failed is tried again after twice the timeout.
+/// A Sentinel pings once a second: below that, one late answer is a death. What was promoted has to say so, asked once a second, within the
+/// second figure; an election that nobody won is held again after twice that.
 const FAST: (&str, Pace, usize) = ("real Sentinel, 1 s", Pace { down_after: 1000, failover_timeout: 3000 }, usize::MAX);
 
 /// An application that keeps a list.

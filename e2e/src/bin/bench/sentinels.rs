@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::gaps::{Blow, CALM, Client, SILENCE, all_go_on};
 use crate::seeker::{SENTINEL_PORT, Seeker};
-use crate::stage::{PATIENCE, process};
+use crate::stage::PATIENCE;
 
 const MASTER: &str = "mymaster";
 const MEMBERS: usize = 3;
@@ -63,7 +63,10 @@ impl Set {
         self.whole().await?;
         sleep(CALM).await;
         let before = self.primary().await?;
-        let server = process(&self.lab, &self.namespace, &before, "redis-server").await?;
+        let all = self.lab.processes(&self.namespace, &before).await?;
+        // It calls itself `redis-server *:6379`; the shell only has it in its script.
+        let server = all.iter().find(|process| process.argv().first().is_some_and(|name| name.starts_with("redis-server")));
+        let server = server.with_context(|| format!("no redis-server in {before}"))?;
         let mut asked = self.seeker.open(&self.seeker.sentinels()[0], SENTINEL_PORT).await?;
         let since = Instant::now();
         match blow {
