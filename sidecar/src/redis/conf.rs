@@ -48,7 +48,7 @@ pub fn server(config: &Config, user: &str, local_password: &str) -> String {
     let (port, tls_port) = if *tls { (0, PORT) } else { (PORT, 0) };
     let _ = write!(
         text,
-        "\nbind {listen}\nport {port}\ntls-port {tls_port}\nunixsocket {socket}\nunixsocketperm 700\nprotected-mode no\ntimeout 0\n\
+        "\nbind {listen}\nport {port}\ntls-port {tls_port}\nunixsocket {socket}\nunixsocketperm 700\nprotected-mode no\n\
          daemonize no\nsupervised no\nlogfile \"\"\ndir {dir}\ndbfilename dump.rdb\n\
          replicaof {nobody} {nowhere}\nreplica-announce-ip {host}\nreplica-announce-port {PORT}\nreplica-read-only yes\nreplica-serve-stale-data yes\n\
          replica-priority 100\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled\nrepl-backlog-ttl 0\nrepl-ping-replica-period 1\n\

@@ -149,6 +149,33 @@ async fn without_persistence_another_process_is_other_data_and_does_not_open_und
 }
 
 #[tokio::test]
+async fn a_replica_without_persistence_comes_back_with_nothing_and_copies_again() {
+    for server in [Server::Redis, Server::Valkey] {
+        let rig = Rig::of(server);
+        let volatile = |config: &mut sidecar::redis::Config| config.persistence = Persistence::None;
+        let mut zero = rig.member_with(0, volatile);
+        zero.lead(&[1]);
+        zero.converged().await;
+        let mut one = rig.member_with(1, volatile);
+        one.follow(&zero);
+        one.converged().await;
+        zero.app().await.set_on("a", 1).await;
+        let identity = one.now().identity;
+        // Without an order, so that it is seen as it comes back.
+        one.stop_sidecar().await;
+        one.kill_server().await;
+        sleep(Duration::from_millis(300)).await;
+        one.start_sidecar();
+        let state = one.until("back", |state| state.role == Role::Isolated).await;
+        assert_eq!((&state.data, &state.position), (&Data::Empty, &None), "no copy of old was read");
+        assert_ne!(state.identity, identity);
+        one.follow(&zero);
+        one.converged().await;
+        assert_eq!(one.get("a").await.as_deref(), Some("x"));
+    }
+}
+
+#[tokio::test]
 async fn a_snapshot_is_where_the_server_says_it_is() {
     let rig = Rig::new();
     rig.configure("save 3600 1\n");
