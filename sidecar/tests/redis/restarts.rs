@@ -156,6 +156,7 @@ async fn a_replica_without_persistence_comes_back_with_nothing_and_copies_again(
         let mut zero = rig.member_with(0, volatile);
         zero.lead(&[1]);
         zero.converged().await;
+        zero.app().await.set("old", 0).await.unwrap();
         let mut one = rig.member_with(1, volatile);
         one.follow(&zero);
         one.converged().await;
