@@ -39,7 +39,7 @@ use crate::shared::{
     validation = shared::same_class(),
     validation = shared::no_smaller(),
     validation = Rule::new("self.spec.tls == oldSelf.spec.tls").message("spec.tls cannot be changed: members are updated one by one and could not understand each other meanwhile; create a second RedisReplication and move the data"),
-    validation = Rule::new("self.spec.persistence == oldSelf.spec.persistence || (self.spec.persistence != 'None' && oldSelf.spec.persistence != 'None')").message("spec.persistence cannot be turned on or off: what was never on a disk cannot be found there; create a second RedisReplication and move the data")
+    validation = Rule::new("self.spec.persistence == oldSelf.spec.persistence").message("spec.persistence cannot be changed: a member that starts with another mode does not read what it wrote in this one; create a second RedisReplication and move the data")
 )]
 #[x_kube(
     validation = shared::suspended_or_asleep(),
@@ -72,12 +72,12 @@ pub struct RedisReplicationSpec {
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
-    /// The volume of each member. Without persistence it holds a few kilobytes: the highest term that the member has seen.
+    /// The volume of each member. Without persistence too it holds what is copied between members, and the highest term that the member has seen.
     pub storage: Storage,
 
     /// What survives the process. `AppendOnly`: every write, the last second of a node's sudden death excepted. `Snapshot`: what the last
     /// snapshot held. `None`: nothing; then a member that was restarted never leads while another one holds data, and when all are restarted
-    /// at once the data are gone and the cluster begins anew, empty.
+    /// at once the data are gone and the cluster begins anew. Cannot be changed.
     #[serde(default)]
     pub persistence: Persistence,
 
@@ -128,10 +128,10 @@ pub struct RedisReplicationSpec {
     #[serde(default)]
     pub services: Services,
 
-    /// A replica that has not heard of the primary for longer is not ready, so that `NAME-read` does not route to it. In seconds; an idle
-    /// primary says something every 10.
+    /// A replica that has not heard of the primary for longer is not ready, so that `NAME-read` does not route to it. In seconds; a primary
+    /// says something each second.
     #[serde(default = "default_lag")]
-    #[schemars(range(min = 11, max = 86400))]
+    #[schemars(range(min = 3, max = 86400))]
     pub max_replica_lag_seconds: u32,
 
     /// How changes of the pods are rolled out.
@@ -407,6 +407,9 @@ pub const OWNED_OPTIONS: &[&str] = &[
     "replica-serve-stale-data",
     "slave-serve-stale-data",
     "replica-ignore-disk-write-errors",
+    "repl-diskless-sync",
+    "repl-diskless-sync-delay",
+    "repl-diskless-load",
     "repl-ping-replica-period",
     "repl-ping-slave-period",
     "repl-backlog-ttl",

@@ -178,8 +178,8 @@ async fn a_redis_replication_is_taken_with_all_that_is_long_and_refused_where_it
     }
 
     User::refused(user.apply("cache", spec(json!({"tls": "Disabled"}))).await, &["spec.tls cannot be changed"]);
-    User::refused(user.apply("cache", spec(json!({"persistence": "None"}))).await, &["cannot be turned on or off"]);
-    user.apply("cache", spec(json!({"persistence": "Snapshot"}))).await?;
+    User::refused(user.apply("cache", spec(json!({"persistence": "None"}))).await, &["spec.persistence cannot be changed"]);
+    User::refused(user.apply("cache", spec(json!({"persistence": "Snapshot"}))).await, &["spec.persistence cannot be changed"]);
 
     // What is long is still affordable.
     let users: Vec<Value> = (0..64).map(|n| json!({"name": format!("user{n}"), "rules": format!("~*{}", " +get".repeat(200))})).collect();

@@ -137,12 +137,10 @@ fn tls_stays_as_it_is() {
 }
 
 #[test]
-fn persistence_is_neither_turned_on_nor_off() {
+fn persistence_stays_as_it_is() {
     let with = |persistence: &str| cache(json!({"persistence": persistence}));
-    accepted_change(&with("AppendOnly"), &with("Snapshot"));
-    accepted_change(&with("Snapshot"), &with("AppendOnly"));
-    accepted_change(&with("None"), &with("None"));
-    for (from, to) in [("AppendOnly", "None"), ("None", "AppendOnly"), ("None", "Snapshot"), ("Snapshot", "None")] {
-        refused_change(&with(from), &with(to), "cannot be turned on or off");
+    accepted_change(&with("Snapshot"), &with("Snapshot"));
+    for (from, to) in [("Snapshot", "AppendOnly"), ("AppendOnly", "Snapshot"), ("AppendOnly", "None"), ("None", "Snapshot")] {
+        refused_change(&with(from), &with(to), "spec.persistence cannot be changed");
     }
 }

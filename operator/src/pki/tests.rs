@@ -71,6 +71,7 @@ fn the_names_of_members_and_services_are_in_the_certificate() {
         "orders-primary.shop.svc",
         "orders-primary",
         "orders-read.shop.svc.cluster.local",
+        "orders-sentinel.shop.svc",
         "localhost",
     ] {
         assert!(names(host), "{host}");

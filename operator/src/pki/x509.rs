@@ -22,6 +22,7 @@ use x509_parser::parse_x509_certificate;
 
 use super::{Names, Pair};
 use crate::hidden::Hidden;
+use crate::names;
 
 const DAY: u64 = 24 * 3600;
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * DAY);
@@ -91,7 +92,7 @@ fn lasting(life: Duration, now: Timestamp) -> Result<CertificateParams, PkiError
 fn hosts(names: &Names) -> Vec<String> {
     let Names { cluster, namespace } = names;
     let mut hosts = vec!["localhost".to_owned()];
-    for host in [format!("*.{cluster}"), format!("{cluster}-primary"), format!("{cluster}-read")] {
+    for host in [format!("*.{cluster}"), names::primary(cluster), names::read(cluster), names::sentinel(cluster)] {
         let within = [format!("{host}.{namespace}"), format!("{host}.{namespace}.svc"), format!("{host}.{namespace}.svc.cluster.local")];
         hosts.push(host);
         hosts.extend(within);

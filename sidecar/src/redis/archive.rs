@@ -10,10 +10,10 @@ use sidecar_protocol::redis::{Archive, Position};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::Config;
 use super::execute::StepError;
 use super::link::{Link, LinkError, command};
 use super::observe::look;
+use super::{Config, Persistence};
 use crate::files::{self, At, FileError};
 
 /// What tells of the file, beside it.
@@ -82,14 +82,16 @@ fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
     fs::metadata(path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec()))
 }
 
-/// A second name for `dump`: what the database saves later takes that one's place, not this one's.
+/// Another name for `dump`: what the database saves later takes that one's place, not this one's.
 fn file(config: &Config, dump: &Path, position: &Position) -> Result<Archive, FileError> {
     let directory = directory(config);
     files::private_dir(&directory)?;
     #[expect(clippy::disallowed_methods, reason = "a name for people")]
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let path = directory.join(format!("{seconds}-{}-{}.rdb", position.replid.short(), position.offset));
-    match fs::hard_link(dump, &path) {
+    // Where nothing would be read from it at the next start, it does not stay to be.
+    let named = if config.persistence == Persistence::Snapshot { fs::hard_link(dump, &path) } else { fs::rename(dump, &path) };
+    match named {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).at(&path),
         _ => files::sync(&path)?,
     }

@@ -203,5 +203,5 @@ fn joiners(view: &View<'_>, primary: u32) -> Vec<AckMember> {
 /// Its data are nobody's here, until a person gives them up.
 fn is_stranger(view: &View<'_>, ordinal: u32) -> bool {
     let problem = view.state(ordinal).and_then(|state| state.problem.as_ref()).map(|problem| problem.code);
-    matches!(problem, Some(ProblemCode::OtherHistory | ProblemCode::OtherCluster)) && view.consented_discard(ordinal).is_none()
+    problem == Some(ProblemCode::OtherHistory) && view.consented_discard(ordinal).is_none()
 }

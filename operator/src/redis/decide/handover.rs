@@ -18,7 +18,7 @@ use super::{Authority, CHANGING, Decision, Route, State, View, acks, alarm, fail
 const DEADLINE_SECONDS: i64 = 5;
 /// How long after one that was taken back the next is tried, in seconds.
 const PAUSE_SECONDS: i64 = 60;
-/// How long transactions in progress and lagging candidates are waited for, in seconds.
+/// How long a candidate that is far behind is waited for, in seconds.
 const PREFLIGHT_SECONDS: i64 = 30;
 /// How long the old primary holds back writes for its heir, in milliseconds.
 const TIMEOUT_MILLIS: u64 = 2_000;

@@ -232,7 +232,6 @@ impl<'a> View<'a> {
                 ProblemCode::Credentials => ("Credentials", String::new()),
                 ProblemCode::AccountRefused => ("AccountRefused", String::new()),
                 ProblemCode::WrongEngine => ("WrongEngine", String::new()),
-                ProblemCode::OtherCluster => ("OtherCluster", String::new()),
                 ProblemCode::OtherHistory => ("OtherHistory", self.discard_words(*ordinal)),
                 _ => return None,
             };

@@ -185,8 +185,6 @@ pub enum ProblemCode {
     ReplicationFailed,
     /// Its data are of a history that the primary never had: it does not follow.
     OtherHistory,
-    /// Its volume belongs to another cluster.
-    OtherCluster,
     /// The volume is full or not writable, or the database cannot persist.
     Storage,
     /// Certificates or passwords cannot be read.
