@@ -34,6 +34,8 @@ pub enum Step {
     HandOver(Yield),
     /// Take that back (`FAILOVER ABORT`).
     TakeBack,
+    /// Send clients away, to find the new primary: it made another one that (`FAILOVER`), as a Sentinel does with whom it reconfigured.
+    SendAway,
     /// Keep a copy of what only this member holds.
     Archive(Position),
     /// Follow.
@@ -68,6 +70,8 @@ pub struct Own {
     pub login_due: bool,
     /// The hand-over that has ended without success, or was not possible in time.
     pub handed: Option<Yield>,
+    /// It was primary when it was looked at before, and has clients of that time.
+    pub demoted: bool,
     /// To be primary, and out of contact: it closes and stays closed.
     pub fenced: bool,
     /// To be primary, and in contact now.
@@ -107,6 +111,9 @@ pub fn plan(facts: &Facts, assignment: &Assignment, own: &Own) -> Option<Step> {
     if facts.loading.is_some() || facts.failover == Failover::Changing || facts.role == Role::Unknown {
         // It takes no such orders then.
         return None;
+    }
+    if own.demoted && facts.role == Role::Replica {
+        return Some(Step::SendAway);
     }
     let role = match &assignment.part {
         Part::Primary { .. } if own.fenced => frozen(facts),

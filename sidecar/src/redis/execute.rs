@@ -30,6 +30,9 @@ pub enum StepError {
     File(#[from] FileError),
 }
 
+/// Sends all clients away but this one.
+const AWAY: [[&str; 6]; 2] = [["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"], ["CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes"]];
+
 /// What a step brought about, where it is to be remembered.
 #[derive(Debug)]
 pub enum Outcome {
@@ -43,6 +46,8 @@ pub enum Outcome {
     Begun,
     /// This is written down now.
     Following(Memory),
+    /// Nobody is there of the time when it was primary.
+    SentAway,
 }
 
 /// All that a step needs.
@@ -113,6 +118,10 @@ impl Access {
             Step::TakeBack => {
                 link.ask(&command(["FAILOVER", "ABORT"])).await?;
             }
+            Step::SendAway => {
+                self.all(AWAY.map(command)).await?;
+                return Ok(Outcome::SentAway);
+            }
             Step::Archive(position) => archive::keep(config, link, position).await?,
             Step::Follow { source: Peer { member, host }, copies } => {
                 // Before: a process that ends as soon as it has the copy shall not come back as a stranger.
@@ -146,7 +155,7 @@ impl Access {
     async fn freeze(&self, kick: bool) -> Result<(), LinkError> {
         let mut commands = vec![command(["REPLICAOF", NOBODY.0, &NOBODY.1.to_string()])];
         if kick {
-            commands.extend(["normal", "pubsub"].map(|kind| command(["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])));
+            commands.extend(AWAY.map(command));
         }
         self.all(commands).await
     }

@@ -11,20 +11,21 @@ use backon::ExponentialBackoff;
 use sidecar_protocol::Order;
 use sidecar_protocol::redis::{Accepted, Assignment, Data, Handover, Part, Problem, ProblemCode, Process, Replication, Role, State, Yield};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::accounts::{self, Done, Login, Wanted};
 use super::converge::{Own, Step, converged, objection, plan};
 use super::execute::{Access, Outcome, StepError};
+use super::keeper::Keeper;
 use super::link::{Link, LinkError, command};
 use super::observe::{Facts, Failover, Server, look, server};
-use super::position::{Known, Memory, is_idle, know};
+use super::position::Known;
 use super::ready::Readiness;
-use super::{Config, Persistence, Prepared, archive, certificates, identity};
+use super::{Config, Persistence, Prepared, archive, certificates};
 use crate::fence::{Fence, Guard, Verdict};
-use crate::files::{self, FileError};
+use crate::files;
 use crate::report::{Reporter, retries};
 
 /// Between two looks while nothing happens: most of what a sidecar costs is waking up.
@@ -41,10 +42,8 @@ const IMPATIENCE: Duration = Duration::from_secs(3);
 const NEWS: Duration = Duration::from_secs(1);
 /// One that does not answer a look in this time is silent.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
-/// Positions and lag alone are published, and written down, this often; anything else at once.
+/// Positions and lag alone are published this often; anything else at once.
 const POSITION_PERIOD: Duration = Duration::from_secs(1);
-/// The same while nothing but pings is added to it.
-const IDLE_POSITION_PERIOD: Duration = Duration::from_secs(60);
 /// The database is allowed this much to come up before it is called down and a problem.
 const STARTUP_GRACE: Duration = Duration::from_secs(30);
 /// A link that has not come up for this long is a problem, not a hiccup.
@@ -92,12 +91,7 @@ struct HandingOver {
 pub struct Member<'a> {
     config: Arc<Config>,
     local_password: String,
-    identity: String,
-    memory: Option<Memory>,
-    /// What of it is on the volume, since when, and what is on its way there.
-    kept: Option<Memory>,
-    kept_at: Instant,
-    keeping: Option<JoinHandle<Result<Memory, FileError>>>,
+    keeper: Keeper,
     orders: watch::Receiver<Option<Order<Assignment>>>,
     tls_changed: watch::Receiver<u64>,
     guard: Guard,
@@ -109,11 +103,12 @@ pub struct Member<'a> {
     ordered: Option<Instant>,
     waiting: bool,
     handing_over: Option<HandingOver>,
+    /// It is no primary any more, and its clients have not been sent away.
+    demoted: bool,
     pauses: ExponentialBackoff,
     not_before: Instant,
     needed: Instant,
     step_problem: Option<Problem>,
-    storage_problem: Option<Problem>,
     /// Somebody waits for the database to end; over when it has, or when it has not for long.
     leaving: watch::Receiver<u64>,
     leaves: Option<Instant>,
@@ -148,14 +143,11 @@ impl<'a> Member<'a> {
     ) -> Self {
         let (now, contact) = (Instant::now(), guard.changes());
         let Prepared { local_password, identity, memory, renewed } = prepared;
+        let keeper = Keeper::new(config.private(), config.persistence, identity, memory);
         Self {
             config: config.into(),
             local_password,
-            identity,
-            kept: memory.clone(),
-            memory,
-            kept_at: now,
-            keeping: None,
+            keeper,
             orders,
             tls_changed,
             guard,
@@ -167,11 +159,11 @@ impl<'a> Member<'a> {
             ordered: None,
             waiting: false,
             handing_over: None,
+            demoted: false,
             pauses: retries(LAST_RETRY),
             not_before: now,
             needed: now,
             step_problem: None,
-            storage_problem: None,
             leaving,
             leaves: None,
             reload_due: renewed.then_some(now),
@@ -199,7 +191,7 @@ impl<'a> Member<'a> {
 
     /// Until there is a reason to look again.
     async fn rest(&mut self) {
-        let busy = self.session.is_none() || self.running.is_some() || self.last.is_some() || self.keeping.is_some();
+        let busy = self.session.is_none() || self.running.is_some() || self.last.is_some() || self.keeper.is_busy();
         let impatient = self.needed.elapsed() < IMPATIENCE;
         let period = match () {
             () if self.changes_hands() && self.ordered.is_some_and(|ordered| ordered.elapsed() < IMPATIENCE) => HANDOVER_PERIOD,
@@ -208,7 +200,7 @@ impl<'a> Member<'a> {
             () if self.session.as_ref().is_some_and(|session| session.quiet) => QUIET_PERIOD,
             () => EAGER_PERIOD,
         };
-        let Self { running, session, orders, tls_changed, contact, keeping, leaving, .. } = self;
+        let Self { running, session, orders, tls_changed, contact, keeper, leaving, .. } = self;
         let step = async {
             match running {
                 Some(running) => (&mut running.task).await,
@@ -221,12 +213,6 @@ impl<'a> Member<'a> {
                 None => pending().await,
             }
         };
-        let kept = async {
-            match keeping {
-                Some(keeping) => keeping.await,
-                None => pending().await,
-            }
-        };
         let outcome = tokio::select! {
             outcome = step => outcome,
             () = gone => {
@@ -234,7 +220,7 @@ impl<'a> Member<'a> {
                 (self.session, self.leaves) = (None, None);
                 return;
             }
-            kept = kept => return self.memory_kept(kept.unwrap_or_else(|_| Ok(Memory::default()))),
+            () = keeper.written() => return,
             Ok(()) = orders.changed() => {
                 self.pauses = retries(LAST_RETRY);
                 (self.not_before, self.needed, self.ordered) = (Instant::now(), Instant::now(), Some(Instant::now()));
@@ -292,7 +278,8 @@ impl<'a> Member<'a> {
         match (outcome, &mut self.session) {
             (Outcome::Accounts(done), Some(session)) => session.accounts = done,
             (Outcome::LoggedIn(login), Some(session)) => session.login = Some(login),
-            (Outcome::Following(memory), _) => (self.memory, self.kept) = (Some(memory.clone()), Some(memory)),
+            (Outcome::SentAway, _) => self.demoted = false,
+            (Outcome::Following(memory), _) => self.keeper.wrote(memory),
             (Outcome::Begun, _) => {
                 if let Some(handing) = &mut self.handing_over {
                     handing.begun = true;
@@ -340,6 +327,9 @@ impl<'a> Member<'a> {
         let Some(session) = &mut self.session else { return Err(LinkError::Gone("no session".into())) };
         let following = session.last.as_ref().is_some_and(|last| last.role == Role::Replica);
         let facts = look(&session.link, inherits && following).await?;
+        // Frozen, it has sent them away itself.
+        let led = session.last.as_ref().is_some_and(|last| last.role == Role::Primary);
+        self.demoted = facts.role == Role::Replica && (self.demoted || led);
         session.quiet = session.last.as_ref().is_some_and(|last| settled(last) == settled(&facts));
         session.last = Some(facts.clone());
         (self.met, self.answered) = (true, Instant::now());
@@ -375,12 +365,13 @@ impl<'a> Member<'a> {
         let own = Own {
             position: known.position.clone(),
             data: known.data.clone(),
-            identity: Some(self.identity.clone()),
+            identity: Some(self.keeper.identity().to_owned()),
             archive: archive::newest(&self.config),
             accounts_due: due && session.is_some_and(|session| wanted.is_due(listed, &session.accounts)),
             open: self.config.system_dir.is_none(),
             admits: accounts::admits(listed),
             login_due: due && wanted.login.is_some() && session.is_some_and(|session| session.login != wanted.login),
+            demoted: self.demoted,
             handed: self
                 .handing_over
                 .as_ref()
@@ -397,64 +388,9 @@ impl<'a> Member<'a> {
     /// Where it is; written down as soon as that may be needed.
     fn known(&mut self, facts: &Facts) -> Known {
         let run_id = self.session.as_ref().map(|session| session.server.run_id.clone()).unwrap_or_default();
-        let known = know(facts, &run_id, self.memory.as_ref(), self.config.persistence);
-        if known.renewed {
-            let private = self.config.private();
-            warn!("these are other data than before");
-            let renewed = identity::renewed(&private).and_then(|identity| {
-                if known.memory.is_none() {
-                    Memory::forget(&private)?;
-                }
-                Ok(identity)
-            });
-            match renewed {
-                Ok(identity) => {
-                    self.identity = identity;
-                    self.memory = None;
-                    self.kept = None;
-                }
-                Err(error) => {
-                    // Not known to be other data after a restart: it must not be taken for those of before.
-                    self.storage_problem = Some(Problem::new(ProblemCode::Storage, error));
-                    return Known { position: None, ..known };
-                }
-            }
-        }
-        if let Some(memory) = &known.memory {
-            self.memory = Some(memory.clone());
-        }
-        self.keep();
-        known
-    }
-
-    fn keep(&mut self) {
-        let Some(memory) = self.memory.clone().filter(|memory| self.keeping.is_none() && self.kept.as_ref() != Some(memory)) else {
-            return;
-        };
-        let news = self.kept.as_ref().is_none_or(|kept| {
-            (&kept.run_id, &kept.replid, kept.led, kept.exact, kept.torn, &kept.copying)
-                != (&memory.run_id, &memory.replid, memory.led, memory.exact, memory.torn, &memory.copying)
-        });
-        let age = self.kept_at.elapsed();
-        // An idle cluster does not write each second.
-        let idle = self.kept.as_ref().is_some_and(|kept| is_idle(kept, &memory, age.as_secs()));
-        if !news && age < if idle { IDLE_POSITION_PERIOD } else { POSITION_PERIOD } {
-            return;
-        }
-        let private = self.config.private();
-        self.kept_at = Instant::now();
-        self.keeping = Some(spawn_blocking(move || memory.write(&private).map(|()| memory)));
-    }
-
-    fn memory_kept(&mut self, kept: Result<Memory, FileError>) {
-        self.keeping = None;
-        match kept {
-            Ok(memory) => (self.kept, self.storage_problem) = (Some(memory), None),
-            Err(error) => {
-                warn!(%error, "the position cannot be written down");
-                self.storage_problem = Some(Problem::new(ProblemCode::Storage, error));
-            }
-        }
+        // Who begins to follow writes down whose copy takes the place of what there is.
+        let others = self.running.as_ref().is_some_and(|running| matches!(running.step, Step::Follow { .. }));
+        self.keeper.look(facts, &run_id, others)
     }
 
     fn act_on(&mut self, seen: &Seen) {
@@ -484,7 +420,9 @@ impl<'a> Member<'a> {
             // Another order came: it is not to be waited for.
             self.abandon();
         }
-        let Some(session) = self.session.as_ref().filter(|_| self.running.is_none() && now >= self.not_before) else { return };
+        // Two writers of one file would take turns.
+        let writes = matches!(step, Step::Follow { .. }) && self.keeper.is_busy();
+        let Some(session) = self.session.as_ref().filter(|_| self.running.is_none() && now >= self.not_before && !writes) else { return };
         self.needed = now;
         if !matches!(step, Step::HandOver(_)) || self.last.as_ref() != Some(&step) {
             info!(?step, term = order.as_ref().map(|order| order.term), "next step");
@@ -493,7 +431,7 @@ impl<'a> Member<'a> {
             config: Arc::clone(&self.config),
             link: session.link.clone(),
             local_password: self.local_password.clone(),
-            memory: self.memory.clone(),
+            memory: self.keeper.memory().cloned(),
             run_id: session.server.run_id.clone(),
             wanted: seen.wanted.clone(),
             listed: seen.facts.accounts.clone().unwrap_or_default(),
@@ -595,7 +533,7 @@ impl<'a> Member<'a> {
         let session = self.session.as_mut();
         let refused = session.as_ref().and_then(|session| session.accounts.refused.clone());
         let link = session.and_then(|session| session.link_problem(now, facts));
-        full.or_else(|| self.storage_problem.clone())
+        full.or_else(|| self.keeper.problem().cloned())
             .or_else(|| self.step_problem.clone())
             .or_else(|| objection(facts, assignment?, own))
             .or(unsaved)
@@ -617,7 +555,7 @@ impl<'a> Member<'a> {
         });
         let problem = files::full_volume(&self.config.data_dir).map(|message| Problem::new(ProblemCode::Storage, message)).or(trouble);
         let order = self.orders.borrow().clone();
-        let identity = self.identity.clone();
+        let identity = self.keeper.identity().to_owned();
         self.waiting = true;
         self.reporter.change(|state| {
             state.process = match state.process {

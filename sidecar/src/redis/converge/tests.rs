@@ -83,6 +83,7 @@ fn after(step: &Step, facts: &mut Facts, own: &mut Own, assignment: &Assignment)
         Step::MinReplicas(count, lag) => facts.min_replicas = (*count, *lag),
         Step::HandOver(heir) => own.handed = Some(heir.clone()),
         Step::TakeBack => facts.failover = Failover::None,
+        Step::SendAway => own.demoted = false,
         Step::Archive(position) => own.archive = Some(Archive { file: "f".into(), position: position.clone() }),
         Step::Follow { source, .. } | Step::Knock(source) => {
             facts.role = Role::Replica;
