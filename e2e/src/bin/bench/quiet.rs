@@ -24,10 +24,10 @@ const LOOPS: usize = 2;
 /// Looks at the term this often.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Millicores of operator and sidecars of one cluster without a client.
+/// Millicores of operator and sidecars of one cluster of each without a client.
 pub async fn idle(lab: &Lab, ui: &Ui) -> Result<()> {
-    still::<MySql>(lab, ui).await?;
-    still::<Redis>(lab, ui).await
+    still::<Redis>(lab, ui).await?;
+    still::<MySql>(lab, ui).await
 }
 
 async fn still<E: Measured>(lab: &Lab, ui: &Ui) -> Result<()> {

@@ -28,12 +28,17 @@ const OURS: [Goal; 4] = [
     (Blow::SwitchOver, "gap: switchover", "p99 <= 100"),
 ];
 const THEIRS: [Goal; 3] =
-    [(Blow::Crash, "gap: crash", ""), (Blow::Freeze, "gap: frozen pod", ""), (Blow::SwitchOver, "gap: switchover", "")];
-/// Sentinel's defaults, at most so many times: each takes half a minute.
-const DEFAULT: (&str, Pace, usize) = ("real Sentinel, 30 s", Pace { down_after: 30_000, failover_timeout: 180_000 }, 2);
-/// A Sentinel pings once a second: below that, one late answer is a death. What was promoted has to say so, asked once a second, within the
-/// second figure; an election that nobody won is held again after twice that.
-const FAST: (&str, Pace, usize) = ("real Sentinel, 1 s", Pace { down_after: 1000, failover_timeout: 3000 }, usize::MAX);
+    [(Blow::Crash, "gap: crash", ""), (Blow::SwitchOver, "gap: switchover", ""), (Blow::Freeze, "gap: frozen pod", "")];
+/// Real Sentinels, how often they are struck at most, and by what.
+const PEERS: [(&str, Pace, usize, &[Goal]); 2] = [
+    // Its defaults: each takes half a minute, which a frozen pod takes too.
+    ("real Sentinel, 30 s", Pace { down_after: 30_000, failover_timeout: 180_000 }, 2, &[THEIRS[0], THEIRS[1]]),
+    // A Sentinel pings once a second: below that, one late answer is a death. Whoever was promoted has to say so, asked once a second,
+    // within the second figure; an election that nobody won is held again after twice that.
+    ("real Sentinel, 1 s", Pace { down_after: 1000, failover_timeout: 3000 }, usize::MAX, &THEIRS),
+];
+/// Of a frozen pod: it takes what the silence takes that is borne.
+const FEW: usize = 4;
 
 /// An application that keeps a list.
 #[derive(Clone)]
@@ -64,7 +69,7 @@ pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
         crowd.join("redis, Service", Road::Service(account), swap + write).await?;
         crowd.join("redis, Sentinel", Road::Sentinel(seeker), found + write).await?;
         for (blow, what, goal) in blows {
-            series(ui, what, goal, runs, &crowd.clients, async || strike(&cluster, blow, &crowd.clients).await).await?;
+            series(ui, what, goal, often(blow, runs), &crowd.clients, async || strike(&cluster, blow, &crowd.clients).await).await?;
         }
         ensure!(crowd.leave().await? == 0, "a write that a replica had is lost");
         for ordinal in 0..u32::try_from(MEMBERS)? {
@@ -73,23 +78,30 @@ pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
         Ok(())
     })
     .await?;
-    for (title, pace, most) in [FAST, DEFAULT] {
-        TestNamespace::run(lab, NAME, |lab, namespace| async move { theirs(&lab, ui, &namespace, title, pace, most).await }).await?;
+    for (title, pace, most, blows) in PEERS {
+        let runs = runs(RUNS)?.min(most);
+        TestNamespace::run(lab, NAME, |lab, namespace| async move {
+            let set = ui.step(title, Set::up(&lab, &namespace, pace)).await?;
+            theirs(&set, ui, title, runs, blows).await
+        })
+        .await?;
     }
     Ok(())
 }
 
-async fn theirs(lab: &Lab, ui: &Ui, namespace: &str, title: &str, pace: Pace, most: usize) -> Result<()> {
-    let set = ui.step(title, Set::up(lab, namespace, pace)).await?;
-    let runs = runs(RUNS)?.min(most);
+async fn theirs(set: &Set, ui: &Ui, title: &str, runs: usize, blows: &[Goal]) -> Result<()> {
     let found = found(set.seeker(), runs).await?;
     let mut crowd = Crowd::default();
     crowd.join(title, Road::Sentinel(set.seeker().clone()), found).await?;
     // What `BLOW` names may be none of theirs.
-    for (blow, what, goal) in wanted(&THEIRS).unwrap_or_default() {
-        series(ui, what, goal, runs, &crowd.clients, async || set.strike(blow, &crowd.clients).await).await?;
+    for (blow, what, goal) in wanted(blows).unwrap_or_default() {
+        series(ui, what, goal, often(blow, runs), &crowd.clients, async || set.strike(blow, &crowd.clients).await).await?;
     }
     crowd.leave().await.map(drop)
+}
+
+fn often(blow: Blow, runs: usize) -> usize {
+    if blow == Blow::Freeze { runs.min(FEW) } else { runs }
 }
 
 /// Median of the time that it takes to ask a Sentinel and to log in where it points to.
