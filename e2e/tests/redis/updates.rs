@@ -93,10 +93,14 @@ async fn a_bad_rule_of_an_account_is_said_and_harms_no_other_account() -> Result
         writer.goes_on().await?;
         cluster.merge(json!({"users": [app, {"name": "clerk", "rules": "~clerk:* +@read"}]})).await?;
         cluster.whole(3).await?;
-        for member in cluster.status().await?.members {
-            let rules: String = cluster.asks(&member.name, cmd("ACL").arg("LIST")).await.map(|lines: Vec<String>| lines.join("\n"))?;
-            ensure!(rules.contains("user clerk on") && rules.contains("~clerk:*"), "{}: {rules}", member.name);
-        }
+        eventually("the account", || async {
+            for member in cluster.status().await?.members {
+                let rules: String = cluster.asks(&member.name, cmd("ACL").arg("LIST")).await.map(|lines: Vec<String>| lines.join("\n"))?;
+                ensure!(rules.contains("user clerk on") && rules.contains("~clerk:*"), "{}: {rules}", member.name);
+            }
+            Ok(())
+        })
+        .await?;
         cluster.merge(json!({"users": [app]})).await?;
         eventually("the account to be gone", || async {
             for member in cluster.status().await?.members {
