@@ -13,8 +13,8 @@ use operator::redis::validate::validate;
 use serde::Deserialize;
 use sidecar_protocol::Report;
 use sidecar_protocol::redis::{
-    Accepted, Ancestor, Assignment, Data, Handover, Lineage, Part, Peer, Position, Problem, ProblemCode, Process, ReplId, Replica, Replication,
-    Role, State,
+    Accepted, Ancestor, Assignment, Data, Handover, Lineage, Part, Peer, Position, Problem, ProblemCode, Process, ReplId, Replica,
+    Replication, Role, State,
 };
 
 #[derive(Deserialize)]
@@ -141,12 +141,9 @@ fn position(seed: &Seed) -> Option<Position> {
 fn assignment(seed: &Seed) -> Option<Assignment> {
     let source = |ordinal: u32| Peer { member: format!("cache-{ordinal}"), host: host(ordinal) };
     let part = match () {
-        () if seed.heir_of.is_some() => Part::Replica {
-            source: source(seed.heir_of?),
-            lineage: Lineage::default(),
-            discard: None,
-            heir_of: seed.heir_of,
-        },
+        () if seed.heir_of.is_some() => {
+            Part::Replica { source: source(seed.heir_of?), lineage: Lineage::default(), discard: None, heir_of: seed.heir_of }
+        }
         () if seed.primary && !seed.unordered => Part::Primary {
             identity: None,
             admitted: seed.admitted.clone(),
