@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use sidecar_protocol::Order;
-use sidecar_protocol::redis::{Accepted, Assignment, Data, Handover, Part, Problem, ProblemCode, Process, Replication, Role, State, Yield};
+use sidecar_protocol::redis::{Accepted, Assignment, Handover, Part, Problem, ProblemCode, Process, Replication, Role, State};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,9 +18,11 @@ use tracing::{debug, info, warn};
 use super::accounts::{self, Done, Login, Wanted};
 use super::converge::{Own, Step, converged, objection, plan};
 use super::execute::{Access, Outcome, StepError};
+use super::handover::{self, HandingOver};
 use super::keeper::Keeper;
 use super::link::{Link, LinkError, command};
-use super::observe::{Facts, Failover, Server, look, server};
+use super::news::{is_quiet, only_positions_differ};
+use super::observe::{Facts, Server, look, server};
 use super::position::Known;
 use super::ready::Readiness;
 use super::{Config, Persistence, Prepared, archive, certificates};
@@ -77,14 +79,6 @@ struct Session {
     accounts: Done,
     login: Option<Login>,
     disconnected: Option<Instant>,
-}
-
-/// A hand-over under one order.
-struct HandingOver {
-    heir: Yield,
-    since: Instant,
-    begun: bool,
-    failed: Option<String>,
 }
 
 /// One member's memory between two looks.
@@ -257,10 +251,8 @@ impl<'a> Member<'a> {
             Err(error) => {
                 self.step_problem = error.problem(&step);
                 let pause = match (&step, &mut self.handing_over) {
-                    (Step::HandOver(heir), Some(handing)) if handing.heir == *heir => {
-                        if handing.since.elapsed() > Duration::from_millis(heir.timeout_millis) {
-                            handing.failed = Some(error.to_string());
-                        }
+                    (Step::HandOver(_), Some(handing)) => {
+                        handing.refused(&error.to_string());
                         NOT_YET
                     }
                     _ => {
@@ -282,7 +274,7 @@ impl<'a> Member<'a> {
             (Outcome::Following(memory), _) => self.keeper.wrote(memory),
             (Outcome::Begun, _) => {
                 if let Some(handing) = &mut self.handing_over {
-                    handing.begun = true;
+                    handing.begin();
                 }
             }
             (Outcome::Accounts(_) | Outcome::LoggedIn(_) | Outcome::Done, _) => {}
@@ -330,7 +322,7 @@ impl<'a> Member<'a> {
         // Frozen, it has sent them away itself.
         let led = session.last.as_ref().is_some_and(|last| last.role == Role::Primary);
         self.demoted = facts.role == Role::Replica && (self.demoted || led);
-        session.quiet = session.last.as_ref().is_some_and(|last| settled(last) == settled(&facts));
+        session.quiet = session.last.as_ref().is_some_and(|last| is_quiet(last, &facts));
         session.last = Some(facts.clone());
         (self.met, self.answered) = (true, Instant::now());
         Ok(facts)
@@ -345,18 +337,7 @@ impl<'a> Member<'a> {
             Part::Primary { yield_to, .. } => yield_to.clone(),
             _ => None,
         });
-        self.handing_over = yield_to.map(|heir| match self.handing_over.take() {
-            Some(handing) if handing.heir == heir => handing,
-            _ => HandingOver { heir, since: Instant::now(), begun: false, failed: None },
-        });
-        if let Some(handing) = &mut self.handing_over
-            && handing.begun
-            && handing.failed.is_none()
-            && (facts.role, facts.failover) == (Role::Primary, Failover::None)
-        {
-            let HandingOver { heir: Yield { to, timeout_millis }, .. } = handing;
-            handing.failed = Some(format!("{} did not take over within {timeout_millis} ms", to.member));
-        }
+        self.handing_over = HandingOver::go_on(self.handing_over.take(), yield_to, &facts);
         let wanted = order.as_ref().map(|order| accounts::wanted(&self.config, &order.assignment)).unwrap_or_default();
         let listed = facts.accounts.as_deref().unwrap_or_default();
         let due = order.is_some() && facts.accounts.is_some();
@@ -372,11 +353,7 @@ impl<'a> Member<'a> {
             admits: accounts::admits(listed),
             login_due: due && wanted.login.is_some() && session.is_some_and(|session| session.login != wanted.login),
             demoted: self.demoted,
-            handed: self
-                .handing_over
-                .as_ref()
-                .filter(|handing| handing.begun || handing.failed.is_some())
-                .map(|handing| handing.heir.clone()),
+            handed: self.handing_over.as_ref().and_then(HandingOver::tried).cloned(),
             fenced,
             may_open,
             leaving: self.leaves.is_some_and(|since| since.elapsed() < LEAVING),
@@ -473,12 +450,7 @@ impl<'a> Member<'a> {
         let now = Instant::now();
         let problem = self.problem(now, seen, order.map(|order| &order.assignment));
         let positions_due = self.is_news() || now.duration_since(self.published) >= POSITION_PERIOD;
-        let handover = match (facts.failover, self.handing_over.as_ref().and_then(|handing| handing.failed.clone())) {
-            (Failover::Waiting, _) => Handover::Waiting,
-            (Failover::Changing, _) => Handover::Changing,
-            (Failover::None, Some(why)) => Handover::Failed { why },
-            (Failover::None, None) => Handover::None,
-        };
+        let handover = handover::tell(self.handing_over.as_ref(), facts);
         let Some(session) = &mut self.session else { return };
         let max_lag = self.config.max_lag_seconds;
         let ready = session.readiness.judge(now, facts, order.map(|order| &order.assignment), own.fenced, max_lag);
@@ -633,39 +605,4 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.gone.abort();
     }
-}
-
-/// What of a look says that something happens, but for offsets: those of a busy primary change all the time, and call for nothing.
-fn settled(facts: &Facts) -> Facts {
-    let mut facts = Facts { offset: 0, keys: 0, progress: 0, ..facts.clone() };
-    for replica in &mut facts.replicas {
-        replica.offset = 0;
-    }
-    if let Some(source) = &mut facts.source {
-        source.heard = None;
-    }
-    facts
-}
-
-/// Whether the second state says nothing new but how far things are.
-fn only_positions_differ(before: &State, after: &State) -> bool {
-    let settled = |state: &State| {
-        let mut state = state.clone();
-        if let Some(position) = &mut state.position {
-            position.offset = 0;
-        }
-        if let Some(replication) = &mut state.replication {
-            replication.lag_seconds = None;
-        }
-        for replica in &mut state.replicas {
-            replica.offset = 0;
-        }
-        state.data = match state.data {
-            Data::Syncing { .. } => Data::Syncing { copied: 0, total: 0 },
-            Data::Loading { .. } => Data::Loading { percent: 0 },
-            other => other,
-        };
-        state
-    };
-    after.role != Role::Unknown && settled(before) == settled(after)
 }

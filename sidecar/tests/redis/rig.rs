@@ -405,7 +405,8 @@ async fn kubelet(config: Config, pid: Arc<AtomicU32>) {
         pid.store(child.id().unwrap(), Ordering::Relaxed);
         let _ = child.wait().await;
         pid.store(0, Ordering::Relaxed);
-        sleep(Duration::from_millis(50)).await;
+        // Long enough to be seen on a busy machine.
+        sleep(Duration::from_millis(250)).await;
     }
 }
 
