@@ -6,7 +6,7 @@
 //! others hold everything that the primary holds.
 
 use crds::redis::AckMember;
-use sidecar_protocol::redis::{Part, Position, ProblemCode, Role};
+use sidecar_protocol::redis::{Part, Position, ProblemCode, Relation, Role};
 
 use super::view::epochs;
 use super::{Authority, View};
@@ -58,7 +58,7 @@ pub fn admitted(view: &View<'_>, primary: u32) -> Vec<u32> {
 
 /// Whether the primary shall shut it out.
 fn bars(view: &View<'_>, primary: u32, ordinal: u32) -> bool {
-    if view.is_fenced(ordinal) || lets_go(view, primary, ordinal) {
+    if view.is_fenced(ordinal) || lets_go(view, primary, ordinal) || is_stranger(view, primary, ordinal) {
         return true;
     }
     let gone = view.silent_seconds(ordinal).is_some_and(|seconds| seconds >= CUT_OFF_SECONDS) || view.member(ordinal).is_none();
@@ -195,13 +195,18 @@ fn renewed(view: &View<'_>, held: &Position) -> Option<(String, Vec<AckMember>)>
 fn joiners(view: &View<'_>, primary: u32) -> Vec<AckMember> {
     (0..view.desired.replicas)
         .filter(|ordinal| *ordinal != primary && view.runs(*ordinal) && recorded(view, *ordinal).is_none())
-        .filter(|ordinal| !view.is_fenced(*ordinal) && !is_stranger(view, *ordinal))
+        .filter(|ordinal| !view.is_fenced(*ordinal) && !is_stranger(view, primary, *ordinal))
         .filter_map(|ordinal| view.joins(ordinal))
         .collect()
 }
 
-/// Its data are nobody's here, until a person gives them up.
-fn is_stranger(view: &View<'_>, ordinal: u32) -> bool {
-    let problem = view.state(ordinal).and_then(|state| state.problem.as_ref()).map(|problem| problem.code);
-    problem == Some(ProblemCode::OtherHistory) && view.consented_discard(ordinal).is_none()
+/// Its data are nobody's here, until a person gives them up: by its own words, or by where it stands, since nothing was told to it yet.
+fn is_stranger(view: &View<'_>, primary: u32, ordinal: u32) -> bool {
+    let Some(state) = view.state(ordinal).filter(|_| view.consented_discard(ordinal).is_none()) else { return false };
+    let foreign = |held: &Position| {
+        let related = view.position(primary).is_some_and(|leads| leads.comparable(held));
+        !related && view.lineage().relation(held) == Relation::Foreign
+    };
+    let stands = state.role == Role::Isolated && state.position.as_ref().is_some_and(foreign);
+    stands || state.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::OtherHistory)
 }

@@ -125,10 +125,12 @@ fn rest(view: &View<'_>, old: u32, positions: &[(u32, &Position)]) -> Rest {
         return Rest::Unknown;
     }
     let mine = view.position(old).map(|held| (old, held));
-    let held: Vec<(u32, &Position)> = positions.iter().copied().chain(mine).collect();
+    let mut held: Vec<(u32, &Position)> = positions.iter().copied().chain(mine).collect();
+    let forgets = view.desired.own.persistence == Persistence::None;
+    // A process that is another one than was recorded began with nothing.
+    held.retain(|(ordinal, _)| !forgets || acks::counts(view, *ordinal) || *ordinal == old && !view.lost_its_data(old));
     if held.is_empty() {
         // A snapshot that is gone was on a volume: somebody may bring that back.
-        let forgets = view.desired.own.persistence == Persistence::None;
         return if forgets { Rest::Nothing(0) } else { Rest::Unknown };
     }
     let lineage = view.lineage();
@@ -161,6 +163,8 @@ fn lead(view: &View<'_>, change: &Transition, to: u32, why: Why) -> Decision {
         transition: Some(change),
         primary_identity: view.joins(to).map(|member| member.identity),
         history: match view.position(to) {
+            // It holds all that it wrote, and does not know any more how much that was.
+            Some(held) if why == Why::Returned && held.recovered => view.status.history.clone(),
             Some(held) => epochs(view.lineage().ended_at(held)),
             None => Vec::new(),
         },

@@ -211,7 +211,7 @@ pub fn go_on(view: &View<'_>, to: u32, change: &Transition) -> Decision {
     if has_changed(view, from, to) {
         // Recorded before anybody else is repointed: from here on it cannot be taken back.
         let change = Transition { promoting: true, ..change.clone() };
-        let history = view.position(to).map_or_else(|| view.status.history.clone(), |now| epochs(view.lineage().written(now)));
+        let history = view.position(to).map_or_else(|| view.status.history.clone(), |now| epochs(view.lineage().taken_over(now)));
         let authority = Authority {
             transition: Some(change),
             ack_set: ack_set_after(view, from, to),

@@ -162,15 +162,26 @@ impl Lineage {
         self.bounded()
     }
 
-    /// The same past when the primary says where it is: a history that is new goes on from the one before.
+    /// The same past when the same primary says where it is. What it wrote under another name before is all its own, whatever it remembers of how much
+    /// that was: it wrote it down before it answered.
     #[must_use]
-    pub fn written(mut self, now: &Position) -> Self {
+    pub fn written(self, now: &Position) -> Self {
+        self.goes_on(now, u64::MAX)
+    }
+
+    /// The same past when another one took over where the primary was, by its word.
+    #[must_use]
+    pub fn taken_over(self, now: &Position) -> Self {
+        let end = self.current().and_then(|open| now.holds(open));
+        self.goes_on(now, end.unwrap_or(u64::MAX))
+    }
+
+    fn goes_on(mut self, now: &Position, end: u64) -> Self {
         if self.current() == Some(&now.replid) {
             return self;
         }
         if let Some(open) = self.0.iter_mut().find(|ancestor| ancestor.end.is_none()) {
-            // Without its word for where it left the old one, all of that counts as part: it is the primary's own.
-            open.end = Some(now.holds(&open.replid).unwrap_or(u64::MAX));
+            open.end = Some(end);
         }
         self.0.push(Ancestor { replid: now.replid.clone(), end: None });
         self.bounded()
@@ -223,7 +234,7 @@ mod tests {
 
     #[test]
     fn who_is_in_a_later_history_holds_the_primarys_past() {
-        let lineage = Lineage::default().written(&at("a", 1)).written(&after("b", 90, "a", 80)).written(&after("c", 120, "b", 110));
+        let lineage = Lineage::default().written(&at("a", 1)).taken_over(&after("b", 90, "a", 80)).taken_over(&after("c", 120, "b", 110));
         assert!(lineage.covers(&at("c", 130), &at("a", 80)) && lineage.covers(&at("b", 1), &at("a", 80)));
         assert!(!lineage.covers(&at("c", 130), &at("a", 81)), "past the fork");
         assert!(!lineage.covers(&at("a", 80), &at("c", 111)) && !lineage.covers(&at("z", 900), &at("a", 1)));
