@@ -30,6 +30,8 @@ const GROWN: usize = 10;
 pub const FIRST: Duration = Duration::from_secs(10);
 /// Writes go on again within this time, or the run is no measurement.
 pub const SILENCE: Duration = Duration::from_secs(60);
+/// Whole for so long with the same primary: nobody replaced it, and it was restarted where it was.
+const IN_PLACE: Duration = Duration::from_secs(10);
 /// A cluster that is whole is left alone this long: caches fill, kube-proxy's own pause ends.
 pub const CALM: Duration = Duration::from_secs(2);
 /// kube-proxy delays a second change within a second.
@@ -181,11 +183,12 @@ pub async fn strike<E: Engine>(cluster: &Cluster<E>, blow: Blow, clients: &[Clie
         Blow::Freeze => cluster.lab.freeze(&cluster.namespace, &primary).await?,
         Blow::SwitchOver => drop(cluster.switch_over(before.term).await?),
     }
-    // Another primary has acknowledged: by the status, since a restart in place would be one more gap.
+    // Another primary has acknowledged: by the status, since a restart in place would be one more gap. Where there was no other, it is the gap.
     let resumed = async {
         loop {
             let now = cluster.glance().await?;
-            if now.term > before.term && now.transition.is_none() && now.primary.as_ref() != Some(&primary) {
+            let replaced = now.term > before.term && now.transition.is_none() && now.primary.as_ref() != Some(&primary);
+            if replaced || (blow == Blow::Crash && now.settled && now.term == before.term && since.elapsed() > IN_PLACE) {
                 return anyhow::Ok(());
             }
             sleep(Duration::from_millis(20)).await;

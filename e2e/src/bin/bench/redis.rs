@@ -129,7 +129,11 @@ impl Crowd {
         let by_service = matches!(road, Road::Service(_));
         let lists = if by_service { ["service:0", "service:1"] } else { ["sentinel:0", "sentinel:1"] };
         for (list, acks, suffix) in [(lists[0], 0, ""), (lists[1], 1, ", WAIT 1")] {
-            let application = Application { road: road.clone(), list, acks };
+            let road = match &road {
+                Road::Service(account) => Road::Service(account.clone()),
+                Road::Sentinel(seeker) => Road::Sentinel(seeker.another()),
+            };
+            let application = Application { road, list, acks };
             let writer = Writer::start(application.clone()).await?;
             self.clients.push(Client { title: format!("{title}{suffix}, "), writer, floor });
             self.applications.push(application);

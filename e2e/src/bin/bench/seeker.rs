@@ -50,6 +50,11 @@ impl Seeker {
         Ok(Self { sentinels, master: master.into(), account, dns: dns.build()?, asked: Arc::default() })
     }
 
+    /// Another client of the same Sentinels, with a connection of its own.
+    pub fn another(&self) -> Self {
+        Self { asked: Arc::default(), ..self.clone() }
+    }
+
     pub fn sentinels(&self) -> &[String] {
         &self.sentinels
     }
