@@ -52,7 +52,7 @@ struct Application {
 #[derive(Clone)]
 enum Road {
     Service(Redis),
-    Sentinel(Seeker),
+    Sentinel(Box<Seeker>),
 }
 
 pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
@@ -67,7 +67,7 @@ pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
         println!("{:<52} {:>12.2}", "asking a Sentinel and logging in, ms", found.as_secs_f64() * 1e3);
         let mut crowd = Crowd::default();
         crowd.join("redis, Service", Road::Service(account), swap + write).await?;
-        crowd.join("redis, Sentinel", Road::Sentinel(seeker), found + write).await?;
+        crowd.join("redis, Sentinel", Road::Sentinel(Box::new(seeker)), found + write).await?;
         for (blow, what, goal) in blows {
             series(ui, what, goal, often(blow, runs), &crowd.clients, async || strike(&cluster, blow, &crowd.clients).await).await?;
         }
@@ -92,7 +92,7 @@ pub async fn measure(lab: &Lab, ui: &Ui) -> Result<()> {
 async fn theirs(set: &Set, ui: &Ui, title: &str, runs: usize, blows: &[Goal]) -> Result<()> {
     let found = found(set.seeker(), runs).await?;
     let mut crowd = Crowd::default();
-    crowd.join(title, Road::Sentinel(set.seeker().clone()), found).await?;
+    crowd.join(title, Road::Sentinel(Box::new(set.seeker().clone())), found).await?;
     // What `BLOW` names may be none of theirs.
     for (blow, what, goal) in wanted(blows).unwrap_or_default() {
         series(ui, what, goal, often(blow, runs), &crowd.clients, async || set.strike(blow, &crowd.clients).await).await?;
@@ -131,7 +131,7 @@ impl Crowd {
         for (list, acks, suffix) in [(lists[0], 0, ""), (lists[1], 1, ", WAIT 1")] {
             let road = match &road {
                 Road::Service(account) => Road::Service(account.clone()),
-                Road::Sentinel(seeker) => Road::Sentinel(seeker.another()),
+                Road::Sentinel(seeker) => Road::Sentinel(Box::new(seeker.another())),
             };
             let application = Application { road, list, acks };
             let writer = Writer::start(application.clone()).await?;
