@@ -235,7 +235,9 @@ async fn prepared(config: &Config, reporter: &Reporter<State>) -> Prepared {
 async fn prepare(config: &Config) -> Result<Prepared, Problem> {
     let storage = |error: FileError| Problem::new(ProblemCode::Storage, error);
     let mut prepared = volume(config).map_err(storage)?;
-    prepared.renewed = certificates(config)?;
+    // One that has not been started yet reads them then.
+    let runs = config.curtain_is_open();
+    prepared.renewed = certificates(config)? && runs;
     let program = program::find(config).await?;
     let user = match files::read(&config.config_file) {
         Err(error) if error.is_missing() => String::new(),
