@@ -188,7 +188,7 @@ pub async fn strike<E: Engine>(cluster: &Cluster<E>, blow: Blow, clients: &[Clie
         loop {
             let now = cluster.glance().await?;
             let replaced = now.term > before.term && now.transition.is_none() && now.primary.as_ref() != Some(&primary);
-            if replaced || (blow == Blow::Crash && now.settled && now.term == before.term && since.elapsed() > IN_PLACE) {
+            if replaced || (blow != Blow::SwitchOver && now.settled && now.term == before.term && since.elapsed() > IN_PLACE) {
                 return anyhow::Ok(());
             }
             sleep(Duration::from_millis(20)).await;
