@@ -138,10 +138,11 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
         let ack_set = status.ack_set.iter().cloned().chain(joining).collect();
         return record(format!("{names} may replicate from now on"), Authority { ack_set, ..now });
     }
-    if let Some((name, ack_set)) = renewed(view, held) {
+    if let Some((name, ack_set)) = renewed(view, primary, held) {
         return record(format!("{name} has other data than before"), Authority { ack_set, ..now });
     }
-    let holders = holders(view, &status.ack_set, held);
+    let in_step = status.ack_set.iter().any(|member| is_in_step(view, primary, member));
+    let holders = holders(view, &status.ack_set, held).max(u32::from(in_step));
     if holders.min(target(view)) > status.acks {
         let acks = holders.min(target(view));
         return record(format!("{acks} of the replicas hold all that was acknowledged"), Authority { acks, ..now });
@@ -183,13 +184,27 @@ fn leave(view: &View<'_>, primary: u32, held: &Position) -> Option<(String, Vec<
     (holders(view, &rest, held) >= needed).then(|| (leaver.name.clone(), rest))
 }
 
+/// It follows the primary with a complete copy, and is past the point from which the primary goes on. So it holds all that was acknowledged before it
+/// was let in; and what is acknowledged since is on whoever is let in. What a busy primary says of where it is can never be waited for.
+fn is_in_step(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
+    let lineage = view.lineage();
+    let fork = lineage.0.iter().rev().nth(1).and_then(|before| before.end).filter(|end| *end != u64::MAX).unwrap_or(0);
+    let Some(ordinal) = view.ordinal(&member.name).filter(|ordinal| view.follows(*ordinal, primary) && is_online(view, primary, *ordinal))
+    else {
+        return false;
+    };
+    let past = |held: &Position| lineage.current() == Some(&held.replid) && held.offset >= fork && !held.recovered;
+    !replaced(view, member) && view.position(ordinal).is_some_and(past)
+}
+
 /// A member of the set with other data than it was recorded with. What it may have acknowledged before is held by enough others, or by itself
-/// again.
-fn renewed(view: &View<'_>, held: &Position) -> Option<(String, Vec<AckMember>)> {
+/// again: the copy was begun after that.
+fn renewed(view: &View<'_>, primary: u32, held: &Position) -> Option<(String, Vec<AckMember>)> {
     let member = view.status.ack_set.iter().find(|member| replaced(view, member))?;
     let fresh = view.joins(view.ordinal(&member.name)?)?;
+    let copied = is_in_step(view, primary, &fresh);
     let set: Vec<AckMember> = view.status.ack_set.iter().map(|other| if other == member { fresh.clone() } else { other.clone() }).collect();
-    (holders(view, &set, held) >= view.status.acks).then(|| (member.name.clone(), set))
+    (copied || holders(view, &set, held) >= view.status.acks).then(|| (member.name.clone(), set))
 }
 
 fn joiners(view: &View<'_>, primary: u32) -> Vec<AckMember> {
