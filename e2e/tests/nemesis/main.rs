@@ -63,17 +63,17 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_lose_nothing_whatever_happens() -> Result<()> {
-    nemesis::<MySql>(3, Duration::from_secs(120)).await
+    nemesis::<MySql>(3, Duration::from_secs(75)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_members_lose_nothing_whatever_happens() -> Result<()> {
-    nemesis::<MySql>(5, Duration::from_secs(60)).await
+    nemesis::<MySql>(5, Duration::from_secs(45)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_of_mongo_lose_nothing_whatever_happens() -> Result<()> {
-    nemesis::<Mongo>(3, Duration::from_secs(60)).await
+    nemesis::<Mongo>(3, Duration::from_secs(45)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,7 +87,7 @@ async fn five_members_of_mongo_lose_nothing_whatever_happens() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_of_redis_lose_nothing_whatever_happens() -> Result<()> {
-    nemesis::<Redis>(3, Duration::from_secs(60)).await
+    nemesis::<Redis>(3, Duration::from_secs(45)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
