@@ -181,6 +181,8 @@ runtime_type = "io.containerd.runc.v2"
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "serializeImagePulls": false,
+            // A changed Secret reaches its volume with the next look at the pod: not after a minute, for which tests would wait.
+            "syncFrequency": "10s",
             // Tests kill the same container again and again: a back-off of minutes would be all that they wait for.
             "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
         })
