@@ -44,7 +44,8 @@ async fn an_operator_that_dies_after_any_write_of_a_failover_is_followed_by_one_
                 // One that has just begun has seen its members when it has answered something.
                 cluster.merge(json!({"services": {"read": {"annotations": {"shop/round": round.to_string()}}}})).await?;
                 cluster.whole(3).await?;
-                let (old, term) = (cluster.primary().await?, cluster.status().await?.term);
+                let (old, before) = (cluster.primary().await?, cluster.status().await?);
+                let (term, claims) = (before.term, before.claims);
                 let pod = cluster.pod_uid(&old).await?;
                 writes.allow(life);
                 // With its pod: the kubelet starts a container that dies often later and later.
@@ -54,7 +55,9 @@ async fn an_operator_that_dies_after_any_write_of_a_failover_is_followed_by_one_
                         return Ok(());
                     }
                     let status = cluster.status().await?;
-                    let settled = status.state == "Healthy" && status.ack_set.len() == 2 && cluster.pod_uid(&old).await? != pod;
+                    // Not the words of before: something was claimed since, and is over.
+                    let over = status.claims > claims && status.transition.is_none();
+                    let settled = over && status.state == "Healthy" && status.ack_set.len() == 2 && cluster.pod_uid(&old).await? != pod;
                     ensure!(settled, "{}: {}", status.state, status.reason);
                     Ok(())
                 })
