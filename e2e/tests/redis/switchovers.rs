@@ -128,7 +128,7 @@ async fn a_primary_that_is_deleted_or_evicted_hands_over_first() -> Result<()> {
         let old = cluster.primary().await?;
         // The budget is counted anew after the members were.
         eventually("an eviction that the disruption budget allows", || async {
-            Ok(cluster.pods().evict(&old, &kube::api::EvictParams::default()).await.map(drop)?)
+            Ok(cluster.pods().evict(&old, &EvictParams::default()).await.map(drop)?)
         })
         .await?;
         cluster.succeeded(&old).await?;
