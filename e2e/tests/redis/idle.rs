@@ -50,7 +50,6 @@ async fn a_cluster_that_slept_wakes_with_all_its_data() -> Result<()> {
         let writer = Writer::start(&cluster, 1);
         writer.goes_on().await?;
         let acknowledged = writer.finish().await?;
-        let primary = cluster.primary().await?;
         cluster.merge(json!({"hibernate": true})).await?;
         eventually("no pods", || async {
             let pods = cluster.pods().list(&ListParams::default()).await?.items.len();
@@ -62,7 +61,6 @@ async fn a_cluster_that_slept_wakes_with_all_its_data() -> Result<()> {
         cluster.merge(json!({"hibernate": false})).await?;
         cluster.whole(3).await?;
         cluster.holds(&acknowledged).await?;
-        ensure!(cluster.primary().await? == primary, "a sleep is no failover");
 
         // Suspended: even drift is left alone.
         cluster.merge(json!({"suspend": true})).await?;

@@ -1,8 +1,10 @@
 //! Members come back: contained histories follow; what only one member held is archived on its volume (I6); a stranger to the primary's past is
 //! refused until a person consents.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context, Result, ensure};
-use crds::annotations::RECLONE;
+use crds::annotations::{ACCEPT_LOSS, RECLONE};
 use e2e::run;
 use e2e::stage::{eventually, on_light_stage};
 use e2e::volumes;
@@ -126,6 +128,23 @@ async fn what_a_cut_off_primary_took_alone_is_archived_when_it_returns_and_the_s
     .await
 }
 
+/// Waits until writes go on, or a person is asked who shall lead; says whom the question names.
+async fn goes_on_or_asks(cluster: &Cluster, writer: &Writer) -> Result<Option<String>> {
+    let (enough, named) = (writer.count() + 20, Mutex::new(None));
+    eventually("writes to go on, or a question", || async {
+        if writer.count() >= enough {
+            return Ok(());
+        }
+        let (asks, _, message) = cluster.condition("Stalled").await?;
+        let (_, words) = message.split_once("accept-loss=").filter(|_| asks).context("nobody is asked")?;
+        let (member, _) = words.split_once('@').context("in which term?")?;
+        *named.lock().unwrap_or_else(PoisonError::into_inner) = Some(member.to_owned());
+        Ok(())
+    })
+    .await?;
+    Ok(named.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
 #[tokio::test]
 async fn a_replica_that_was_promoted_by_hand_is_never_promoted_and_what_it_took_is_archived() -> Result<()> {
     on_light_stage("stray", |lab, namespace| async move {
@@ -142,6 +161,11 @@ async fn a_replica_that_was_promoted_by_hand_is_never_promoted_and_what_it_took_
             by_hand.query_async::<()>(&mut cluster.to(&stray).await?).await?;
             if crash {
                 cluster.crash(&old).await?;
+            }
+            // Two histories are left, then: a person may be asked, for anybody but the stray.
+            if let Some(named) = goes_on_or_asks(&cluster, &writer).await? {
+                ensure!(named != stray, "a person is asked to promote the stray");
+                cluster.annotate(ACCEPT_LOSS, &format!("{named}@{}", cluster.status().await?.term)).await?;
             }
             eventually("what it took alone to be archived", || cluster.archived(&stray, key)).await?;
             writer.goes_on().await?;
