@@ -25,6 +25,8 @@ demo: $(if $(CONTEXT),,lab-up) ## Two commands to a MySQL cluster that survives 
 	cargo run -q --locked --bin demo -- $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE)) $(if $(MYSQL_IMAGE),--mysql-image $(MYSQL_IMAGE))
 
 test: ## Every test; those that need root and the lab come last.
+	@# From a lab of its own: of one that was killed, pods and volumes of other tests would come back.
+	@$(LAB) down
 	@# The sidecar's tests run the mysqld of the lab's image.
 	$(LAB) images
 	@# More at a time than there are cores: most of them wait most of the time.

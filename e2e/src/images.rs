@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use crate::binaries::{digest, fresh_dir, lock};
 use crate::dirs::Dirs;
 use crate::node::Node;
+use crate::process::Process;
 use crate::run;
 use crate::ui::Ui;
 
@@ -102,9 +103,10 @@ async fn understudy(dirs: &Dirs, ui: &Ui, built: &Path) -> Result<Image> {
     Ok(Image { archive, names: vec![UNDERSTUDY.into()] })
 }
 
-/// Imports images into every node that does not hold exactly them.
+/// Imports images into every node that runs and does not hold exactly them. Of a lab whose processes were killed, only the directory is left.
 pub async fn load(dirs: &Dirs, images: &[Image], ui: &Ui) -> Result<()> {
-    let nodes = Node::all(dirs);
+    let mut nodes = Node::all(dirs);
+    nodes.retain(|node| Process::recorded(dirs, &node.containerd_name()).is_some());
     if nodes.is_empty() {
         return Ok(());
     }

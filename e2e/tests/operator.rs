@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use crds::decisions::{self, Decided};
 use crds::mysql::MySQLCluster;
+use crds::redis::RedisReplication;
 use e2e::ControlPlane;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -367,29 +368,40 @@ async fn what_a_user_takes_out_of_the_spec_goes_from_the_children_and_then_nothi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_object_stops_no_other() -> Result<()> {
     let stage = Stage::start().await?;
-    // A definition that lets through what the types do not: as an older or a newer one may.
+    // Definitions that let through what the types do not: as an older or a newer one may.
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    stage.define(|definition| definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = anything).await?;
-    let resource = ApiResource::erase::<MySQLCluster>(&());
-    let malformed = DynamicObject::new("malformed", &resource).data(json!({"spec": {"storage": "big"}}));
-    let api = Api::<DynamicObject>::namespaced_with(stage.client.clone(), NAMESPACE, &resource);
-    api.create(&PostParams::default(), &malformed).await?;
-    let wellformed = DynamicObject::new("wellformed", &resource).data(json!({"spec": {"storage": {"size": "1Gi"}}}));
-    api.create(&PostParams::default(), &wellformed).await?;
+    stage.define(|definition| definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = anything.clone()).await?;
+    let mut definition = serde_json::to_value(RedisReplication::crd())?;
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = anything;
+    let definitions = Api::<CustomResourceDefinition>::all(stage.client.clone());
+    definitions.create(&PostParams::default(), &serde_json::from_value(definition)?).await?;
+    let mut kinds = Vec::new();
+    for (resource, kind) in [(ApiResource::erase::<MySQLCluster>(&()), "mysql"), (ApiResource::erase::<RedisReplication>(&()), "redis")] {
+        let api = Api::<DynamicObject>::namespaced_with(stage.client.clone(), NAMESPACE, &resource);
+        eventually(&format!("the definition of {kind} is served"), || async { Ok(api.list(&ListParams::default()).await.ok()) }).await?;
+        let (malformed, wellformed) = (format!("malformed-{kind}"), format!("wellformed-{kind}"));
+        let object = DynamicObject::new(&malformed, &resource).data(json!({"spec": {"storage": "big"}}));
+        api.create(&PostParams::default(), &object).await?;
+        let object = DynamicObject::new(&wellformed, &resource).data(json!({"spec": {"storage": {"size": "1Gi"}}}));
+        api.create(&PostParams::default(), &object).await?;
+        kinds.push((api, malformed, wellformed));
+    }
 
     let operator = stage.operator(&Writes::new(usize::MAX)).await?;
-    eventually("the other one is served", || async { Ok(stage.api::<StatefulSet>().get_opt("wellformed").await?) }).await?;
-    let events = Api::<k8s_openapi::api::events::v1::Event>::namespaced(stage.client.clone(), NAMESPACE);
-    eventually("the malformed one is told", || async {
-        let all = events.list(&ListParams::default()).await?.items;
-        let told = |event: &k8s_openapi::api::events::v1::Event| {
-            event.reason.as_deref() == Some("Unreadable")
-                && event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some("malformed")
-        };
-        Ok(all.iter().any(told).then_some(()))
-    })
-    .await?;
-    assert!(api.get("malformed").await?.data.get("status").is_none(), "it is left alone");
+    for (api, malformed, wellformed) in kinds {
+        eventually("the other one is served", || async { Ok(stage.api::<StatefulSet>().get_opt(&wellformed).await?) }).await?;
+        let events = Api::<k8s_openapi::api::events::v1::Event>::namespaced(stage.client.clone(), NAMESPACE);
+        eventually("the malformed one is told", || async {
+            let all = events.list(&ListParams::default()).await?.items;
+            let told = |event: &k8s_openapi::api::events::v1::Event| {
+                event.reason.as_deref() == Some("Unreadable")
+                    && event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(&malformed)
+            };
+            Ok(all.iter().any(told).then_some(()))
+        })
+        .await?;
+        assert!(api.get(&malformed).await?.data.get("status").is_none(), "it is left alone");
+    }
     operator.stop().await
 }
 

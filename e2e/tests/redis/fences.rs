@@ -15,8 +15,8 @@ use crate::writer::Writer;
 /// Longer than any silence that is acted on.
 const LONG: Duration = Duration::from_secs(10);
 /// By then a primary that sees neither the operator nor a majority of the members takes no write from anybody: three seconds until they count as
-/// silent, five more until it closes itself, and a second and a half for the machine. The other side may lead before.
-const BOUND: Duration = Duration::from_millis(9500);
+/// silent, five more until it closes itself, and two for the machine. The other side may lead before.
+const BOUND: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn an_operator_that_alone_cannot_see_the_primary_changes_nothing() -> Result<()> {
