@@ -30,12 +30,12 @@ test: ## Every test; those that need root and the lab come last.
 	@# The sidecar's tests run the mysqld of the lab's image.
 	$(LAB) images
 	@# More at a time than there are cores: most of them wait most of the time.
-	RUST_TEST_THREADS=4 cargo test --locked --workspace
+	RUST_TEST_THREADS=8 cargo test --locked --workspace
 	cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-run
 	@# The lab goes down whatever the tests said, and says so elsewhere: their verdict is the end of the output.
-	@# What runs at a time is weighed in e2e/src/stage.rs: threads only wait there.
+	@# What runs at a time is weighed in e2e/src/stage.rs: most threads only wait there.
 	@set -e; trap '$(LAB) down >$(LAB_LOG) 2>&1' EXIT; $(LAB) up --nodes $(NODES); \
-	  RUST_TEST_THREADS=6 cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-fail-fast
+	  RUST_TEST_THREADS=10 cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-fail-fast
 
 lint: $(DENY) ## Format, clippy, licences and sources of dependencies, generated files, the chart.
 	cargo fmt --all --check

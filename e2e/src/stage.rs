@@ -19,10 +19,10 @@ pub const SYSTEM: &str = "understudy-system";
 const PATIENCE: Duration = Duration::from_secs(240);
 /// A single question to the API server or a database.
 const ANSWER: Duration = Duration::from_secs(30);
-/// What two cores carry at a time: clusters of mysqlds for three tests, which mostly wait, or twice as many of the model of mongod.
-static STAGES: Semaphore = Semaphore::const_new(6);
-const HEAVY: u32 = 2;
-const LIGHT: u32 = 1;
+/// What two cores carry at a time: clusters of mysqlds for three tests, or, for eight, what mostly waits: redis-servers and models of mongod.
+static STAGES: Semaphore = Semaphore::const_new(24);
+const HEAVY: u32 = 8;
+const LIGHT: u32 = 3;
 static OPERATOR: OnceCell<()> = OnceCell::const_new();
 /// Faults of the operator itself, or of the API server, are faults for every test: who does them is alone. Taken before a place on the
 /// stage, so that who waits holds none.
@@ -44,16 +44,22 @@ pub async fn on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnO
     perform(name, HEAVY, test).await
 }
 
-/// The same for a replica set of the model; a real mongod weighs what a mysqld does.
+/// The same for redis-servers, and for a replica set of the model; a real mongod weighs what a mysqld does.
 pub async fn on_light_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
     let _with_others = CONTROL_PLANE.read().await;
     let weight = if std::env::var_os("MONGO_IMAGE_ROOTFS").is_some() { HEAVY } else { LIGHT };
     perform(name, weight, test).await
 }
 
-/// The same while no other test runs: for faults of the operator and of the API server.
+/// The same while no other test runs, after those that may run together: for faults of the operator, of the API server and of nodes.
 pub async fn alone_on_stage<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Lab, String) -> F) -> Result<()> {
-    let _alone = CONTROL_PLANE.write().await;
+    // Not in a queue, in which nobody who comes later begins until everybody before has ended.
+    let _alone = loop {
+        match CONTROL_PLANE.try_write() {
+            Ok(alone) => break alone,
+            Err(_) => sleep(Duration::from_secs(1)).await,
+        }
+    };
     perform(name, HEAVY, test).await
 }
 

@@ -157,10 +157,8 @@ pub fn objection(facts: &Facts, assignment: &Assignment, own: &Own) -> Option<Pr
             let foreign = verdict(facts, lineage, discard.as_deref(), own) == Verdict::Stranger;
             foreign.then(|| {
                 let position = own.position.as_ref().map(ToString::to_string).unwrap_or_default();
-                let identity = own.identity.as_deref().unwrap_or("-");
                 let why = format!(
-                    "{} keys of a history ({position}) that {} never had: it does not follow, which would throw them away. To archive and give them up, \
-                     annotate the cluster with understudy.dev/reclone: MEMBER@{identity}",
+                    "{} keys of a history ({position}) that {} never had: it does not follow, which would throw them away",
                     facts.keys, source.member
                 );
                 Problem::new(ProblemCode::OtherHistory, why)

@@ -24,8 +24,8 @@ use crate::image;
 
 /// Nothing in these tests takes longer, unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Two clusters at a time: they mostly wait, and two cores start no more mysqlds than that.
-static TURN: Semaphore = Semaphore::const_new(2);
+/// Clusters at a time: they mostly wait, but two cores start no more mysqlds than that.
+static TURN: Semaphore = Semaphore::const_new(4);
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 /// A cluster of members that do not run yet.
