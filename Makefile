@@ -25,8 +25,6 @@ demo: $(if $(CONTEXT),,lab-up) ## Two commands to a MySQL cluster that survives 
 	cargo run -q --locked --bin demo -- $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE)) $(if $(MYSQL_IMAGE),--mysql-image $(MYSQL_IMAGE))
 
 test: ## Every test; those that need root and the lab come last.
-	@# From a lab of its own: of one that was killed, pods and volumes of other tests would come back.
-	@$(LAB) down
 	@# The sidecar's tests run the mysqld of the lab's image.
 	$(LAB) images
 	@# More at a time than there are cores: most of them wait most of the time.
@@ -34,7 +32,8 @@ test: ## Every test; those that need root and the lab come last.
 	cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-run
 	@# The lab goes down whatever the tests said, and says so elsewhere: their verdict is the end of the output.
 	@# What runs at a time is weighed in e2e/src/stage.rs: most threads only wait there.
-	@set -e; trap '$(LAB) down >$(LAB_LOG) 2>&1' EXIT; $(LAB) up --nodes $(NODES); \
+	@# Afresh: in a lab that was killed, pods and volumes of other tests would come back.
+	@set -e; trap '$(LAB) down >$(LAB_LOG) 2>&1' EXIT; $(LAB) down; $(LAB) up --nodes $(NODES); \
 	  RUST_TEST_THREADS=10 cargo test --locked --workspace --features e2e/lab $(IN_LAB) --no-fail-fast
 
 lint: $(DENY) ## Format, clippy, licences and sources of dependencies, generated files, the chart.
