@@ -65,7 +65,8 @@ async fn data_of_another_history_are_thrown_away_only_by_consent() {
     let state = one.until("a problem", |state| state.problem.is_some()).await;
     let problem = state.problem.unwrap();
     assert_eq!((state.role, problem.code), (Role::Isolated, ProblemCode::OtherHistory));
-    assert!(problem.message.contains(state.identity.as_deref().unwrap()), "{}", problem.message);
+    let position = state.position.as_ref().unwrap();
+    assert!(problem.message.contains(&format!("1 keys of a history ({position}) that shop-0 never had")), "{}", problem.message);
 
     // Consent to give up other data says nothing of these.
     let lineage = Lineage::default().written(&zero.now().position.unwrap());
