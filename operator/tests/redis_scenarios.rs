@@ -141,9 +141,13 @@ fn position(seed: &Seed) -> Option<Position> {
 fn assignment(seed: &Seed) -> Option<Assignment> {
     let source = |ordinal: u32| Peer { member: format!("cache-{ordinal}"), host: host(ordinal) };
     let part = match () {
-        () if seed.heir_of.is_some() => {
-            Part::Replica { source: source(seed.heir_of?), lineage: Lineage::default(), discard: None, heir_of: seed.heir_of }
-        }
+        () if seed.heir_of.is_some() => Part::Replica {
+            source: source(seed.heir_of?),
+            lineage: Lineage::default(),
+            discard: None,
+            heir_of: seed.heir_of,
+            source_yields: false,
+        },
         () if seed.primary && !seed.unordered => Part::Primary {
             identity: None,
             admitted: seed.admitted.clone(),
@@ -152,7 +156,9 @@ fn assignment(seed: &Seed) -> Option<Assignment> {
             yield_to: None,
         },
         () if seed.isolated => Part::Isolated,
-        () => Part::Replica { source: source(seed.follows?), lineage: Lineage::default(), discard: None, heir_of: None },
+        () => {
+            Part::Replica { source: source(seed.follows?), lineage: Lineage::default(), discard: None, heir_of: None, source_yields: false }
+        }
     };
     Some(Assignment { part, members: vec![], users: vec![] })
 }
@@ -233,10 +239,11 @@ fn describe(assignment: &Assignment) -> String {
             format!("primary with {admitted:?}, at least {min_replicas}{yields}")
         }
         Part::Isolated => "isolated".into(),
-        Part::Replica { source, discard, heir_of, .. } => {
+        Part::Replica { source, discard, heir_of, source_yields, .. } => {
             let heir = heir_of.map_or(String::new(), |of| format!(", heir of cache-{of}"));
+            let yields = if *source_yields { ", which yields" } else { "" };
             let discard = discard.as_ref().map_or(String::new(), |identity| format!(", discards {identity}"));
-            format!("follows {}{heir}{discard}", source.member)
+            format!("follows {}{yields}{heir}{discard}", source.member)
         }
     }
 }

@@ -36,7 +36,7 @@ async fn three_members_of_redis_replicate_encrypted_and_refuse_plain_text() -> R
 
 #[tokio::test]
 async fn three_members_of_valkey_replicate_encrypted_and_refuse_plain_text() -> Result<()> {
-    on_light_stage("valkey", |lab, namespace| async move { born(&lab, &namespace, VALKEY, "Valkey", "").await }).await
+    on_light_stage("valkey", |lab, namespace| async move { born(&lab, &namespace, VALKEY, "Valkey", "9.").await }).await
 }
 
 async fn born(lab: &Lab, namespace: &str, image: &str, engine: &str, version: &str) -> Result<()> {
@@ -84,8 +84,8 @@ async fn born(lab: &Lab, namespace: &str, image: &str, engine: &str, version: &s
             ensure!(!speaks(&address, port).await?, "{} answers in plain text on {port}", row.name);
         }
     }
-    for service in ["primary", "sentinel"] {
-        let port = if service == "primary" { PORT } else { SENTINEL_PORT };
+    for service in ["primary", "read", "sentinel"] {
+        let port = if service == "sentinel" { SENTINEL_PORT } else { PORT };
         ensure!(!speaks(&cluster.service(service).await?, port).await?, "NAME-{service} answers in plain text");
     }
     let way = Way::of(&cluster).await?;

@@ -43,10 +43,14 @@ async fn lose_it(cluster: &Cluster) -> Result<()> {
     cluster.leads(&fourth).await?;
     writer.goes_on().await?;
     cluster.whole(3).await?;
-    let status = cluster.status().await?;
-    ensure!(status.term >= term + 2, "two failovers took the term from {term} to {}", status.term);
-    let followers = status.members.iter().filter(|row| row.role == "Replica" && row.source == status.primary).count();
-    ensure!(followers == 2, "the old primaries do not follow: {:?}", status.members);
+    eventually("the old primaries to follow", || async {
+        let status = cluster.status().await?;
+        ensure!(status.term >= term + 2, "two failovers took the term from {term} to {}", status.term);
+        let followers = status.members.iter().filter(|row| row.role == "Replica" && row.source == status.primary).count();
+        ensure!(followers == 2, "{:?}", status.members);
+        Ok(())
+    })
+    .await?;
 
     // At once: whoever leads, perhaps before anybody can acknowledge, so that only its own return is safe.
     let lost = cluster.primary().await?;

@@ -8,6 +8,7 @@ mod changes;
 mod failover;
 mod fences;
 mod idle;
+mod lifecycle;
 mod losses;
 #[path = "../common/mortal.rs"]
 mod mortal;
@@ -23,5 +24,6 @@ mod standalone;
 mod strangers;
 mod switchovers;
 mod updates;
+mod verbs;
 mod way;
 mod writer;

@@ -131,6 +131,7 @@ async fn clusters_that_hang_or_cannot_start_delay_no_other() -> Result<()> {
         // It keeps its connections, and says nothing more.
         lab.freeze(&namespace, "hangs-0").await?;
         hangs.says("Degraded", "does not answer").await?;
+        ensure!(hangs.status().await?.state == "PrimaryUnavailable", "{:?}", hangs.status().await?);
         broken.says("Stalled", "broken-0").await?;
         typo.says("Stalled", "maxmemmory").await?;
         let writer = Writer::start(&cluster, 1);
@@ -139,7 +140,6 @@ async fn clusters_that_hang_or_cannot_start_delay_no_other() -> Result<()> {
         cluster.leads(&new).await?;
         writer.goes_on().await?;
         cluster.whole(3).await?;
-        ensure!(hangs.status().await?.state == "PrimaryUnavailable", "{:?}", hangs.status().await?);
         cluster.holds(&writer.finish().await?).await?;
         lab.thaw(&namespace, "hangs-0").await?;
         hangs.whole(1).await?;

@@ -158,9 +158,12 @@ async fn the_manifest_with_a_script_comes_up_scales_and_hears_of_changes_as_with
 
         let before = set.pod("redis-0").await?.metadata.uid;
         lab.kubectl(&["delete", "pod", "redis-0", "-n", &namespace]).await?;
+        eventually("another pod", || async {
+            ensure!(set.pod("redis-0").await?.metadata.uid != before, "the pod is the old one");
+            Ok(())
+        })
+        .await?;
         set.ready(4).await?;
-        let after = set.pod("redis-0").await?;
-        ensure!(after.metadata.uid != before, "the pod is the old one");
         set.reads("redis-0", "play", "hamlet").await?;
         eventually("replication to go on", || async {
             set.cli("redis-0", &["SET", "act", "two"]).await?;

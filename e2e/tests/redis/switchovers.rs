@@ -14,7 +14,7 @@ use crate::writer::Writer;
 
 impl Cluster {
     /// Waits until this very request is refused for a reason that holds `words`, in the status and in an Event.
-    async fn refused(&self, request: &str, words: &str) -> Result<()> {
+    pub async fn refused(&self, request: &str, words: &str) -> Result<()> {
         eventually("a refusal", || async {
             let known = self.status().await?.handover;
             let said = known.as_ref().filter(|known| known.request == request).and_then(|known| known.refused.as_ref());
@@ -64,9 +64,13 @@ async fn a_switchover_under_load_loses_nothing_fails_nothing_and_goes_to_nobody_
             ensure!(cluster.succeeded(&old).await? == wanted, "{wanted} was asked for");
             cluster.whole(3).await?;
             pool.tell_pause("switchover by the annotation, to a named member");
-            let status = cluster.status().await?;
-            let chained = status.members.iter().filter(|row| row.role == "Replica" && row.source.as_ref() != Some(&wanted)).count();
-            ensure!(chained == 0, "a replica follows the old primary still: {:?}", status.members);
+            eventually("every replica to follow the new primary", || async {
+                let rows = cluster.status().await?.members;
+                let follow = rows.iter().filter(|row| row.role == "Replica" && row.source.as_ref() == Some(&wanted)).count();
+                ensure!(follow == 2, "a replica follows the old primary still: {rows:?}");
+                Ok(())
+            })
+            .await?;
         }
 
         let (primary, term) = (cluster.primary().await?, cluster.status().await?.term);
@@ -123,6 +127,7 @@ async fn a_primary_that_is_deleted_or_evicted_hands_over_first() -> Result<()> {
         cluster.delete(&old, None).await?;
         cluster.succeeded(&old).await?;
         cluster.whole(3).await?;
+        cluster.handed_over(&old).await?;
         pool.tell_pause("the primary's pod is deleted");
 
         let old = cluster.primary().await?;
@@ -133,6 +138,7 @@ async fn a_primary_that_is_deleted_or_evicted_hands_over_first() -> Result<()> {
         .await?;
         cluster.succeeded(&old).await?;
         cluster.whole(3).await?;
+        cluster.handed_over(&old).await?;
         pool.tell_pause("the primary's pod is evicted");
         pool.finish(&cluster).await?;
         cluster.holds(&writer.finish().await?).await

@@ -35,6 +35,8 @@ pub struct Way {
     pub primary: String,
     pub user: String,
     pub password: String,
+    /// How long it waits for an answer.
+    patience: Duration,
     tls: Option<Arc<ClientConfig>>,
     /// Every member's certificate holds it: connections go to addresses.
     certified: String,
@@ -49,7 +51,7 @@ impl Way {
             Tls::Disabled => None,
         };
         let primary = cluster.service("primary").await?;
-        Ok(Self { primary, user, password, tls, certified: format!("{}-primary.{}.svc", cluster.name, cluster.namespace) })
+        Ok(Self { primary, user, password, patience: COMMAND, tls, certified: format!("{}-primary.{}.svc", cluster.name, cluster.namespace) })
     }
 
     /// Another account.
@@ -60,6 +62,11 @@ impl Way {
     /// In plain text, whatever the cluster wants.
     pub fn without_tls(&self) -> Self {
         Self { tls: None, ..self.clone() }
+    }
+
+    /// The same account, which waits for each answer this long.
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     /// A connection to a database, logged in.
@@ -87,7 +94,7 @@ impl Way {
 
     async fn greet(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Connection> {
         let login = RedisConnectionInfo::default().set_username(&self.user).set_password(&self.password);
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(COMMAND));
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.patience));
         let (connection, driver) = MultiplexedConnection::new_with_config(&login, stream, config).await?;
         // It ends with the last handle to the connection.
         tokio::spawn(driver);

@@ -193,10 +193,12 @@ fn steady(view: &View<'_>, primary: u32) -> Decision {
 fn follow(view: &View<'_>, primary: u32, yield_to: Option<(u32, Yield)>) -> BTreeMap<u32, Assignment> {
     let mut orders = BTreeMap::new();
     let heir = yield_to.as_ref().map(|(heir, _)| *heir);
+    // Until it is ready nothing changes for anybody else.
+    let yield_to = yield_to.filter(|(heir, _)| handover::is_ready(view, *heir, primary));
     for &ordinal in view.observed.members.keys() {
         let part = if ordinal == primary {
             let (min_replicas, max_lag_seconds) = (acks::min_replicas(view, primary), view.desired.own.max_lag_seconds);
-            let yield_to = yield_to.as_ref().filter(|(heir, _)| handover::is_ready(view, *heir, primary)).map(|(_, to)| to.clone());
+            let yield_to = yield_to.as_ref().map(|(_, to)| to.clone());
             let identity = view.status.primary_identity.clone();
             Part::Primary { identity, admitted: acks::admitted(view, primary), min_replicas, max_lag_seconds, yield_to }
         } else if view.is_fenced(ordinal) || acks::lets_go(view, primary, ordinal) {
@@ -208,6 +210,7 @@ fn follow(view: &View<'_>, primary: u32, yield_to: Option<(u32, Yield)>) -> BTre
                 lineage: view.lineage(),
                 discard: view.consented_discard(ordinal),
                 heir_of: (heir == Some(ordinal)).then_some(primary),
+                source_yields: yield_to.as_ref().is_some_and(|(heir, _)| *heir != ordinal),
             }
         };
         orders.insert(ordinal, view.order(part));

@@ -66,10 +66,11 @@ fn assignment(desired: &Desired, assignment: &Assignment) -> String {
             let yields = yield_to.as_ref().map_or(String::new(), |yields| format!(", hands over to {}", yields.to.member));
             format!("primary with {min_replicas} replicas at least, lets replicate: {admitted}{yields}")
         }
-        Part::Replica { source, lineage: _, discard, heir_of } => {
+        Part::Replica { source, lineage: _, discard, heir_of, source_yields } => {
             let discard = if discard.is_some() { ", its data are discarded" } else { "" };
             let heir = heir_of.map_or(String::new(), |from| format!(", takes over from {}", desired.member_name(from)));
-            format!("replica of {}{discard}{heir}", source.member)
+            let yields = if *source_yields { ", which hands over" } else { "" };
+            format!("replica of {}{yields}{discard}{heir}", source.member)
         }
         Part::Isolated => "isolated".to_owned(),
     }

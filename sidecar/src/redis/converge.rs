@@ -120,7 +120,9 @@ pub fn plan(facts: &Facts, assignment: &Assignment, own: &Own) -> Option<Step> {
         Part::Primary { identity, min_replicas, max_lag_seconds, yield_to, .. } => {
             primary(facts, identity.as_deref(), (*min_replicas, *max_lag_seconds), yield_to.as_ref(), own)
         }
-        Part::Replica { source, lineage, discard, heir_of } => replica(facts, source, lineage, discard.as_deref(), heir_of.is_some(), own),
+        Part::Replica { source, lineage, discard, heir_of, .. } => {
+            replica(facts, source, lineage, discard.as_deref(), heir_of.is_some(), own)
+        }
         Part::Isolated => frozen(facts),
     };
     let role = match &assignment.part {

@@ -258,7 +258,13 @@ fn follows(seen: &Seen<'_>, zero: &Other) -> Choice {
     if seen.past.current().is_none() {
         return Choice::Wait("ordinal 0 does not lead yet".into());
     }
-    Choice::Part(Part::Replica { source: zero.peer.clone(), lineage: seen.past.clone(), discard: None, heir_of: None })
+    Choice::Part(Part::Replica {
+        source: zero.peer.clone(),
+        lineage: seen.past.clone(),
+        discard: None,
+        heir_of: None,
+        source_yields: false,
+    })
 }
 
 /// Of ordinal 0, which holds nothing that anybody would miss.
@@ -267,7 +273,7 @@ fn follows_to_lead(leader: &Other) -> Choice {
     let Some(position) = position else { return Choice::Wait(format!("{} does not say where it is", leader.peer.member)) };
     let mut lineage = Lineage(position.before.iter().cloned().collect());
     lineage = lineage.written(position);
-    Choice::Part(Part::Replica { source: leader.peer.clone(), lineage, discard: None, heir_of: Some(leader.ordinal) })
+    Choice::Part(Part::Replica { source: leader.peer.clone(), lineage, discard: None, heir_of: Some(leader.ordinal), source_yields: false })
 }
 
 /// Who holds most, if anybody holds anything.

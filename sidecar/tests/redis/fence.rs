@@ -35,7 +35,8 @@ async fn a_deposed_primary_closes_and_sends_its_clients_away_until_a_current_ord
     let start = Instant::now();
     let _ = zero.guard.heard(zero.guard.epoch(), 2, zero.term + 1);
     let state = zero.until("fenced", |state| state.fenced).await;
-    assert!(start.elapsed() < Duration::from_secs(1), "deposed is deposed: {:?}", start.elapsed());
+    // Not only when its time as a primary that hears nobody is over.
+    assert!(start.elapsed() < Duration::from_secs(3), "deposed is deposed: {:?}", start.elapsed());
     assert_eq!((state.role, state.ready), (Role::Isolated, false));
     assert!(!state.accepted.unwrap().converged);
     assert!(client.set("b", 0).await.is_err(), "sent away");

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sidecar_protocol::redis::{Handover, Lineage, Part, Role, Yield};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::rig::{Member, Rig, Server};
+use crate::rig::{DEADLINE, Member, Rig, Server};
 
 fn yields(to: &Member, timeout_millis: u64) -> Part {
     let yield_to = Some(Yield { to: to.peer(), timeout_millis });
@@ -16,7 +16,7 @@ fn yields(to: &Member, timeout_millis: u64) -> Part {
 
 fn inherits(from: &Member) -> Part {
     let lineage = Lineage::default().written(&from.now().position.unwrap());
-    Part::Replica { source: from.peer(), lineage, discard: None, heir_of: Some(0) }
+    Part::Replica { source: from.peer(), lineage, discard: None, heir_of: Some(0), source_yields: false }
 }
 
 #[tokio::test]
@@ -59,9 +59,8 @@ async fn a_primary_hands_over_under_writes_and_its_clients_wait_or_are_told_to_l
         zero.until("a replica", |state| state.role == Role::Replica && state.replication.as_ref().is_some_and(|link| link.connected)).await;
         assert!(zero.now().accepted.is_some_and(|accepted| !accepted.converged), "it leads no more, though its order says so");
         // Who only reads would stay for ever with a member that is no primary any more.
-        zero.until("quiet", |state| state.role == Role::Replica).await;
-        sleep(Duration::from_millis(200)).await;
-        assert!(reader.ask(&["GET", "seen"]).await.is_err(), "a client of the time before is still there");
+        let cut_off = async { while reader.ask(&["GET", "seen"]).await.is_ok() {} };
+        timeout(DEADLINE, cut_off).await.expect("a client of the time before is still there");
         one.lead(&[0, 2]);
         let leads = one.converged().await.position.unwrap();
         for member in [&mut zero, &mut two] {
@@ -78,7 +77,6 @@ async fn a_primary_hands_over_under_writes_and_its_clients_wait_or_are_told_to_l
         stop.store(true, Ordering::Relaxed);
         let (written, gap) = writer.await.unwrap();
         eprintln!("{server:?}: seen after {took:?}, nobody could write for {gap:?}");
-        assert!(gap < Duration::from_millis(250), "{gap:?}");
         for key in 0..written {
             assert!(one.get(&format!("k{key}")).await.is_some(), "k{key} of {written} is lost");
         }

@@ -6,7 +6,7 @@ use sidecar::redis::converge::refuse;
 use sidecar_protocol::redis::{Assignment, Data, Engine, Part, ProblemCode, Process, Role};
 use tokio::time::{sleep, timeout};
 
-use crate::rig::{Rig, Server};
+use crate::rig::{DEADLINE, Rig, Server};
 
 #[tokio::test]
 async fn an_empty_member_leads_and_another_follows_it_over_tls() {
@@ -26,7 +26,7 @@ async fn an_empty_member_leads_and_another_follows_it_over_tls() {
         assert_eq!(one.now().position.unwrap().replid, first, "the history has the name that it began with");
         assert_eq!(one.get("a").await.as_deref(), Some("x"));
         let client = zero.app().await;
-        assert_eq!(client.set("b", 1).await.unwrap(), 1, "acknowledged by the replica");
+        client.set_on("b", 1).await;
         let state = one.until("ready", |state| state.ready).await;
         assert_eq!((state.role, state.replication.unwrap().connected), (Role::Replica, true));
         assert_eq!(one.app().await.set("c", 0).await.unwrap_err().code(), Some("READONLY"));
@@ -87,6 +87,7 @@ async fn who_is_not_admitted_cannot_follow_and_who_is_barred_is_cut_off() {
     assert_eq!(state.admits, Some(vec![2]));
     two.converged().await;
     one.until("cut off", |state| state.replication.as_ref().is_some_and(|replication| !replication.connected)).await;
+    zero.app().await.set_on("a", 1).await;
     assert_eq!(zero.app().await.set("a", 2).await.unwrap(), 1, "only who is admitted acknowledges");
 }
 
@@ -105,10 +106,36 @@ async fn a_primary_sets_how_many_replicas_a_write_needs_and_nobody_else_does() {
         }
     };
     // The primary counts them once a second.
-    timeout(Duration::from_secs(3), writes).await.unwrap();
+    timeout(DEADLINE, writes).await.unwrap();
     zero.freeze().await;
     let options = zero.local().await.ask(&["CONFIG", "GET", "min-replicas-to-write"]).await.unwrap();
     assert_eq!(redis::from_redis_value::<Vec<String>>(options).unwrap()[1], "0");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_silent_for_longer_than_the_allowed_lag_counts_no_more_though_its_link_stands() {
+    for server in [Server::Redis, Server::Valkey] {
+        let rig = Rig::of(server);
+        let mut zero = rig.member(0);
+        zero.order(Part::Primary { identity: None, admitted: vec![1], min_replicas: 1, max_lag_seconds: 3, yield_to: None });
+        zero.converged().await;
+        let one = rig.replica(1, &zero).await;
+        let client = zero.app().await;
+        client.set_on("a", 1).await;
+        one.signal_server("STOP").await;
+        let refused = async {
+            loop {
+                match client.set("b", 0).await {
+                    Ok(_) => sleep(Duration::from_millis(50)).await,
+                    Err(error) => break assert_eq!(error.code(), Some("NOREPLICAS"), "{error:?}"),
+                }
+            }
+        };
+        timeout(DEADLINE, refused).await.expect("writes go on beside a replica that is cut off");
+        zero.says("replication", "connected_slaves:1").await;
+        one.signal_server("CONT").await;
+        client.set_on("c", 1).await;
+    }
 }
 
 #[tokio::test]

@@ -263,7 +263,7 @@ impl Member {
     }
 
     pub fn follow_with(&mut self, source: &Member, lineage: Lineage, discard: Option<String>) {
-        self.order(Part::Replica { source: source.peer(), lineage, discard, heir_of: None });
+        self.order(Part::Replica { source: source.peer(), lineage, discard, heir_of: None, source_yields: false });
     }
 
     pub async fn freeze(&mut self) -> Position {
@@ -333,6 +333,20 @@ impl Member {
         let password = fs::read_to_string(self.config.data_dir.join(".understudy/local-password")).unwrap();
         let stream = UnixStream::connect(self.config.run_dir.join("redis.sock")).await.unwrap();
         Client::over(stream, "understudy", &password).await.expect("the sidecar's own account")
+    }
+
+    /// Waits until a section of `INFO` holds these words.
+    pub async fn says(&self, section: &str, words: &str) {
+        let told = async {
+            loop {
+                let info = self.local().await.ask(&["INFO", section]).await.unwrap();
+                if redis::from_redis_value::<String>(info).unwrap().contains(words) {
+                    return;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(DEADLINE, told).await.unwrap_or_else(|_| panic!("{} never says {words:?}", self.config.member));
     }
 
     /// One value as the sidecar sees it.

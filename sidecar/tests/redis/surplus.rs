@@ -1,8 +1,10 @@
 //! What only one member holds: archived before it follows, or kept where nobody may throw it away.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sidecar_protocol::redis::{Data, Lineage, ProblemCode, Role};
+use tokio::time::sleep;
 
 use crate::rig::{Rig, Server};
 
@@ -12,7 +14,7 @@ async fn a_former_primary_archives_what_nobody_else_holds_and_follows_then() {
         let rig = Rig::of(server);
         let mut zero = rig.primary(&[1]).await;
         let mut one = rig.replica(1, &zero).await;
-        zero.app().await.set("both", 1).await.unwrap();
+        zero.app().await.set_on("both", 1).await;
         let held = one.freeze().await;
         zero.app().await.set("only-zero", 0).await.unwrap();
         let ahead = zero.freeze().await;
@@ -36,7 +38,7 @@ async fn a_replica_that_holds_no_more_than_the_new_primary_goes_on_without_a_ful
     let mut zero = rig.primary(&[1, 2]).await;
     let mut one = rig.replica(1, &zero).await;
     let mut two = rig.replica(2, &zero).await;
-    zero.app().await.set("a", 2).await.unwrap();
+    zero.app().await.set_on("a", 2).await;
     let held = one.freeze().await;
     let identity = two.now().identity;
     assert!(held.contains(&two.freeze().await));
@@ -72,6 +74,7 @@ async fn data_of_another_history_are_thrown_away_only_by_consent() {
     let lineage = Lineage::default().written(&zero.now().position.unwrap());
     one.follow_with(&zero, lineage.clone(), Some("another".into()));
     one.until("still there", |state| state.accepted.as_ref().is_some_and(|accepted| accepted.term == 4) && state.problem.is_some()).await;
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(one.get("precious").await.as_deref(), Some("x"));
     one.follow_with(&zero, lineage, state.identity.clone());
     let after = one.converged().await;
@@ -84,7 +87,7 @@ async fn a_former_primary_that_forgot_where_it_was_archives_all_the_same() {
     let rig = Rig::new();
     let mut zero = rig.primary(&[1]).await;
     let mut one = rig.replica(1, &zero).await;
-    zero.app().await.set("both", 1).await.unwrap();
+    zero.app().await.set_on("both", 1).await;
     zero.kill_server().await;
     zero.stop_sidecar().await;
     let held = one.freeze().await;

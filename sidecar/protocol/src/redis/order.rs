@@ -55,6 +55,10 @@ pub enum Part {
         /// that became primary in this way stays it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         heir_of: Option<u32>,
+        /// `source` is handing over to a third member. When, this one does not see: until the next order its Sentinel endpoint names nobody, so that
+        /// clients ask one of those two.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        source_yields: bool,
     },
     /// Take no writes, follow nobody, receive nothing; report the position read after that (I2).
     Isolated,

@@ -68,6 +68,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
         lineage: lineage(),
         discard: discard.then(|| IDENTITY.to_owned()),
         heir_of: heir.then_some(source),
+        source_yields: false,
     });
     let part = prop_oneof![primary, replica, Just(Part::Isolated)];
     part.prop_map(|part| Assignment { part, members: vec![0, 1, 2], users: vec![] })
@@ -110,7 +111,7 @@ proptest! {
     #[test]
     fn a_member_follows_only_when_it_stands_still_and_nothing_is_lost_by_it(facts in facts(), own in own(), assignment in assignment()) {
         if let Some(Step::Follow { source, copies }) = plan(&facts, &assignment, &own) {
-            let Part::Replica { source: ordered, lineage, discard, heir_of } = &assignment.part else { panic!("{assignment:?}") };
+            let Part::Replica { source: ordered, lineage, discard, heir_of, source_yields: _ } = &assignment.part else { panic!("{assignment:?}") };
             prop_assert!(&source == ordered && facts.role == Role::Isolated && (!own.leaving || heir_of.is_some()));
             if let Some(position) = own.position.as_ref().filter(|_| facts.keys > 0) {
                 let archived = own.archive.as_ref().is_some_and(|archive| archive.position == *position);

@@ -1,8 +1,8 @@
 //! What a member knows of its cluster, as a Sentinel's view: from the operator's last order and its own database. Pure.
 //!
 //! Three answers differ, so that clients go on to a member that knows better: a primary; a primary that is silent (`s_down`); and nobody, where
-//! this member knows that it has none to name: it was told to follow nobody, or is a primary that closed itself. Of members that it has no
-//! link to, it knows that they exist; not known is not silent.
+//! this member knows that it has none to name: it was told to follow nobody, its primary is handing over to a third member, or it is a primary
+//! that closed itself. Of members that it has no link to, it knows that they exist; not known is not silent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -150,6 +150,7 @@ fn leader(names: &Names, assignment: Option<&Assignment>, state: &State) -> Opti
             }
         }
         Some(Part::Replica { heir_of: Some(_), .. }) if open => me,
+        Some(Part::Replica { source_yields: true, .. }) => None,
         Some(Part::Replica { source, .. }) => names.ordinal(&source.member),
         Some(Part::Isolated) => None,
         // No order yet: what it does by itself.

@@ -26,7 +26,7 @@ fn primary(yield_to: Option<u32>) -> Order<Assignment> {
 }
 
 fn replica(source: u32, heir_of: Option<u32>) -> Order<Assignment> {
-    order(Part::Replica { source: peer(source), lineage: Lineage::default(), discard: None, heir_of })
+    order(Part::Replica { source: peer(source), lineage: Lineage::default(), discard: None, heir_of, source_yields: false })
 }
 
 fn following(source: u32, connected: bool) -> State {
@@ -67,6 +67,13 @@ fn a_hand_over_is_seen_on_both_sides_before_the_next_order() {
     let heir = replica(0, Some(0));
     assert_eq!(seen(1, Some(&heir), &following(0, true)), Some(host(0)));
     assert_eq!(seen(1, Some(&heir), &leading(&[0])), Some(host(1)));
+}
+
+#[test]
+fn who_does_not_see_when_its_primary_hands_over_names_nobody() {
+    let part = Part::Replica { source: peer(0), lineage: Lineage::default(), discard: None, heir_of: None, source_yields: true };
+    assert_eq!(seen(2, Some(&order(part)), &following(0, true)), None);
+    assert_eq!(seen(2, Some(&replica(1, None)), &following(0, true)), Some(host(1)), "it has");
 }
 
 #[test]
