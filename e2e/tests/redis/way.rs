@@ -51,7 +51,14 @@ impl Way {
             Tls::Disabled => None,
         };
         let primary = cluster.service("primary").await?;
-        Ok(Self { primary, user, password, patience: COMMAND, tls, certified: format!("{}-primary.{}.svc", cluster.name, cluster.namespace) })
+        Ok(Self {
+            primary,
+            user,
+            password,
+            patience: COMMAND,
+            tls,
+            certified: format!("{}-primary.{}.svc", cluster.name, cluster.namespace),
+        })
     }
 
     /// Another account.

@@ -62,10 +62,8 @@ pub struct Wanted {
 /// What was brought about, in this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Each account, and the line that it made in `ACL LIST`; none where the database refused it.
-    accounts: BTreeMap<String, (Account, Option<String>)>,
-    /// What it refused.
-    pub refused: Option<Problem>,
+    /// Each account, and the line that it made in `ACL LIST`, or why the database refused it.
+    accounts: BTreeMap<String, (Account, Result<String, String>)>,
 }
 
 /// An account that exists.
@@ -160,6 +158,7 @@ fn application(config: &Config, user: &User, wanted: &mut Wanted, files: &mut Ve
     }
     if let Some(rule) = rules.split_whitespace().find(|rule| rule.starts_with(['>', '<', '#', '!']) || NO_RULES.contains(rule)) {
         let what = if rule.starts_with(['>', '<', '#', '!']) { "a password" } else { rule };
+        wanted.kept.insert(name.clone());
         let why = format!("the rules of the user {name} contain {what}: passwords come from its Secret, and accounts are on; remove it");
         return wanted.blame(ProblemCode::AccountRefused, why);
     }
@@ -212,7 +211,6 @@ pub async fn bring_about(link: &Link, wanted: &Wanted, listed: &[Listed], done: 
     {
         return Err(error.into());
     }
-    let mut next = Done::default();
     let answered: Vec<(&Account, Option<String>)> = due
         .into_iter()
         .zip(answers.by_ref())
@@ -220,25 +218,37 @@ pub async fn bring_about(link: &Link, wanted: &Wanted, listed: &[Listed], done: 
         .collect();
     let lines: Vec<Listed> =
         answers.next().and_then(|lines| texts(&lines)).unwrap_or_default().iter().filter_map(|line| Listed::parse(line)).collect();
+    let mut next = Done::default();
     for account in &wanted.accounts {
-        let refused = answered.iter().find(|(due, _)| *due == account).and_then(|(_, why)| why.as_ref());
-        let before = done.accounts.get(&account.name).filter(|_| !answered.iter().any(|(due, _)| *due == account));
-        if let Some(why) = refused {
-            next.refused.get_or_insert_with(|| refusal(&account.name, why));
-        }
-        let line = match before {
-            Some((_, line)) => line.clone(),
-            None if refused.is_some() => None,
-            None => lines.iter().find(|listed| listed.name == account.name).map(|listed| listed.line.clone()),
+        let name = &account.name;
+        let made = match answered.iter().find(|(due, _)| *due == account) {
+            None => done.accounts.get(name).map(|(_, made)| made.clone()),
+            Some((_, Some(why))) => Some(Err(why.clone())),
+            Some((_, None)) => lines.iter().find(|listed| listed.name == *name).map(|listed| Ok(listed.line.clone())),
         };
-        next.accounts.insert(account.name.clone(), (account.clone(), line));
+        if let Some(made) = made {
+            next.accounts.insert(name.clone(), (account.clone(), made));
+        }
     }
-    if next.refused.is_none() {
-        next.refused = done.refused.clone().filter(|_| next.accounts.values().any(|(_, line)| line.is_none()));
-    }
+    change_passwords(link, answered.iter().filter(|(_, why)| why.is_some()).map(|(account, _)| *account), listed).await?;
     let names: Vec<&str> = answered.iter().map(|(account, _)| account.name.as_str()).collect();
     info!(set = ?names, deleted = ?strangers, "accounts brought up to date");
     Ok(next)
+}
+
+/// An account whose new rules are refused goes on with the old ones, and with the new passwords: those are what people are told.
+async fn change_passwords(link: &Link, refused: impl Iterator<Item = &Account>, listed: &[Listed]) -> Result<(), LinkError> {
+    let mut pipeline = Pipeline::new();
+    let mut count = 0;
+    for account in refused.filter(|account| listed.iter().any(|listed| listed.name == account.name)) {
+        let hashes = account.rules.iter().filter(|rule| rule.starts_with('#')).map(String::as_str);
+        pipeline.add_command(command(["ACL", "SETUSER", &account.name, "resetpass"].into_iter().chain(hashes)));
+        count += 1;
+    }
+    if count > 0 {
+        link.ask_all(&pipeline, count).await?;
+    }
+    Ok(())
 }
 
 fn refusal(name: &str, why: &str) -> Problem {
@@ -281,9 +291,15 @@ impl Wanted {
 impl Done {
     /// Whether `account` is as it was made, or was refused as it is.
     fn holds(&self, account: &Account, listed: &[Listed]) -> bool {
-        self.accounts.get(&account.name).is_some_and(|(made, line)| {
-            made == account && line.as_ref().is_none_or(|line| listed.iter().any(|listed| listed.line == *line))
+        self.accounts.get(&account.name).is_some_and(|(account_made, made)| {
+            account_made == account && made.as_ref().map_or(true, |line| listed.iter().any(|listed| listed.line == *line))
         })
+    }
+
+    /// The first account that the database refused, and why.
+    #[must_use]
+    pub fn refused(&self) -> Option<Problem> {
+        self.accounts.iter().find_map(|(name, (_, made))| made.as_ref().err().map(|why| refusal(name, why)))
     }
 }
 

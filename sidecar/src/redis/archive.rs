@@ -20,6 +20,8 @@ use crate::files::{self, At, FileError};
 const NOTE: &str = "archive.json";
 /// A save that gets no further for this long has failed.
 const STUCK: Duration = Duration::from_secs(60);
+/// A save that is asked for has begun by then, unless it waits for another one to end.
+const SOON: Duration = Duration::from_secs(5);
 /// Between two looks at a save.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -42,30 +44,36 @@ pub fn newest(config: &Config) -> Option<Archive> {
 /// It cannot be saved, or kept.
 pub async fn keep(config: &Config, link: &Link, position: &Position) -> Result<(), StepError> {
     let dump = config.datadir().join("dump.rdb");
-    // One that runs may have begun before this member stood still.
-    until_saved(link).await?;
+    // One that runs may have begun before this member stood still. How it ends says nothing of the next one.
+    let sound = last_save(link).await?;
     let before = stamp(&dump);
     link.ask(&command(["BGSAVE", "SCHEDULE"])).await?;
     let begun = Instant::now();
-    while stamp(&dump) == before {
-        until_saved(link).await?;
-        if stamp(&dump) == before && begun.elapsed() > STUCK {
+    loop {
+        let saved = last_save(link).await?;
+        match stamp(&dump) != before {
+            true if saved => break,
+            // The one before had failed already: whether this one has begun is not known yet.
+            false if saved || !sound && begun.elapsed() < SOON => {}
+            _ => return Err(StepError::Unsaved("its last save failed; see its log".into())),
+        }
+        if begun.elapsed() > STUCK {
             return Err(StepError::Unsaved("it wrote no RDB file".into()));
         }
         sleep(POLL).await;
     }
-    until_saved(link).await?;
     let archive = file(config, &dump, position)?;
     info!(file = archive.file, %position, "what only this member holds is archived");
     Ok(())
 }
 
-async fn until_saved(link: &Link) -> Result<(), StepError> {
+/// Waits until no save runs; whether the last one succeeded.
+async fn last_save(link: &Link) -> Result<bool, StepError> {
     let (mut progress, mut since) = (0, Instant::now());
     loop {
         let facts = look(link, false).await?;
         if !facts.saving {
-            return if facts.saved { Ok(()) } else { Err(StepError::Unsaved("its last save failed; see its log".into())) };
+            return Ok(facts.saved);
         }
         if facts.progress != progress {
             (progress, since) = (facts.progress, Instant::now());

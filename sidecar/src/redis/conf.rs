@@ -12,7 +12,9 @@ use super::{Config, Persistence};
 use crate::tls::sha256;
 
 /// Options that would undo the sidecar's work, or that the database takes once only.
-const REFUSED: [&str; 11] = [
+const REFUSED: [&str; 13] = [
+    "appenddirname",
+    "appendfilename",
     "include",
     "user",
     "aclfile",

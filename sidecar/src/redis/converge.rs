@@ -18,6 +18,8 @@ pub enum Step {
     Freeze {
         /// It was a primary.
         kick: bool,
+        /// It waits for an heir that it has told, for as long as that takes: it is called off first (`FAILOVER ABORT`).
+        abort: bool,
     },
     /// Accept writes (`REPLICAOF NO ONE`).
     Promote {
@@ -72,7 +74,7 @@ pub struct Own {
     pub handed: Option<Yield>,
     /// It was primary when it was looked at before, and has clients of that time.
     pub demoted: bool,
-    /// To be primary, and out of contact: it closes and stays closed.
+    /// To be primary, or an heir, and out of contact: it closes and stays closed.
     pub fenced: bool,
     /// To be primary, and in contact now.
     pub may_open: bool,
@@ -108,9 +110,18 @@ pub fn refuse(state: &State, assignment: &Assignment) -> Option<String> {
 /// The next step towards `assignment`, or `None` when nothing is left to do, or nothing can be done now.
 #[must_use]
 pub fn plan(facts: &Facts, assignment: &Assignment, own: &Own) -> Option<Step> {
-    if facts.loading.is_some() || facts.failover == Failover::Changing || facts.role == Role::Unknown {
+    if facts.loading.is_some() || facts.role == Role::Unknown {
         // It takes no such orders then.
         return None;
+    }
+    if facts.failover == Failover::Changing {
+        // The heir is asked again and again, by a server that takes no other order meanwhile; dead, it never answers.
+        let wanted = match &assignment.part {
+            Part::Primary { .. } => true,
+            Part::Replica { source, .. } => follows(facts, source),
+            Part::Isolated => false,
+        };
+        return (!wanted).then_some(Step::Freeze { kick: true, abort: true });
     }
     if own.demoted && facts.role == Role::Replica {
         return Some(Step::SendAway);
@@ -120,6 +131,8 @@ pub fn plan(facts: &Facts, assignment: &Assignment, own: &Own) -> Option<Step> {
         Part::Primary { identity, min_replicas, max_lag_seconds, yield_to, .. } => {
             primary(facts, identity.as_deref(), (*min_replicas, *max_lag_seconds), yield_to.as_ref(), own)
         }
+        // It may have become primary, and nobody has confirmed it since.
+        Part::Replica { heir_of: Some(_), .. } if own.fenced => (facts.role == Role::Primary).then(|| frozen(facts)).flatten(),
         Part::Replica { source, lineage, discard, heir_of, .. } => {
             replica(facts, source, lineage, discard.as_deref(), heir_of.is_some(), own)
         }
@@ -173,8 +186,8 @@ pub fn objection(facts: &Facts, assignment: &Assignment, own: &Own) -> Option<Pr
 fn frozen(facts: &Facts) -> Option<Step> {
     match (facts.role, facts.failover) {
         (Role::Primary, Failover::Waiting) => Some(Step::TakeBack),
-        (Role::Primary, _) => Some(Step::Freeze { kick: true }),
-        (Role::Replica, _) => Some(Step::Freeze { kick: false }),
+        (Role::Primary, _) => Some(Step::Freeze { kick: true, abort: false }),
+        (Role::Replica, _) => Some(Step::Freeze { kick: false, abort: false }),
         (Role::Isolated | Role::Unknown, _) if facts.min_replicas.0 != 0 => Some(Step::MinReplicas(0, facts.min_replicas.1)),
         (Role::Isolated | Role::Unknown, _) => None,
     }
@@ -185,13 +198,15 @@ fn primary(facts: &Facts, identity: Option<&str>, min_replicas: (u32, u32), yiel
     match (facts.role, facts.failover, yield_to) {
         (Role::Primary, Failover::Waiting, None) => Some(Step::TakeBack),
         (Role::Primary, _, _) if !set => Some(Step::MinReplicas(min_replicas.0, min_replicas.1)),
-        // Who may follow is settled before anybody is made heir.
-        (Role::Primary, Failover::None, Some(heir)) if own.handed.as_ref() != Some(heir) && !own.accounts_due => {
+        // Who may follow is settled before anybody is made heir, and how this one logs in at its heir.
+        (Role::Primary, Failover::None, Some(heir)) if own.handed.as_ref() != Some(heir) && !own.accounts_due && !own.login_due => {
             Some(Step::HandOver(heir.clone()))
         }
         // Who hands over and is no primary (any more) does not know who is. Nor does it open whose data are not those that lead, or who is not certain
         // still to be wanted.
-        (Role::Isolated, _, None) if own.may_open && identity.is_none_or(|identity| own.identity.as_deref() == Some(identity)) => {
+        (Role::Isolated, _, None)
+            if own.may_open && own.identity.is_some() && identity.is_none_or(|identity| own.identity.as_deref() == Some(identity)) =>
+        {
             Some(if set { Step::Promote { begins: !facts.backlog } } else { Step::MinReplicas(min_replicas.0, min_replicas.1) })
         }
         _ => None,

@@ -97,7 +97,9 @@ impl Engine for Redis {
     }
 
     fn electorate(assignment: &Assignment) -> Option<BTreeSet<u32>> {
-        matches!(assignment.part, Part::Primary { .. }).then(|| assignment.members.iter().copied().collect())
+        // An heir becomes primary before the next order comes.
+        let leads = matches!(assignment.part, Part::Primary { .. } | Part::Replica { heir_of: Some(_), .. });
+        leads.then(|| assignment.members.iter().copied().collect())
     }
 
     fn leave(&self) {
@@ -115,6 +117,8 @@ impl Engine for Redis {
             // A closed one may be about to open.
             Some((Part::Primary { .. }, _)) if !down && !state.fenced => Missed::ByClients,
             Some((Part::Isolated, _)) if closed && !down => Missed::ByMembers,
+            // It is about to stand still, and then it is known where it ended.
+            Some((Part::Replica { heir_of: None, .. }, _)) if state.role == Role::Replica => Missed::ByMembers,
             _ if closed => Missed::ByNobody,
             _ => Missed::ByClients,
         }

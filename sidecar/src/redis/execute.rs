@@ -94,7 +94,7 @@ impl Access {
     pub async fn execute(&self, step: &Step) -> Result<Outcome, StepError> {
         let Self { config, link, .. } = self;
         match step {
-            Step::Freeze { kick } => self.freeze(*kick).await?,
+            Step::Freeze { kick, abort } => self.freeze(*kick, *abort).await?,
             Step::Promote { begins } => {
                 link.ask(&command(["REPLICAOF", "NO", "ONE"])).await?;
                 if *begins && let Err(error) = begin_history(&config.socket(), &self.local_password).await {
@@ -152,10 +152,14 @@ impl Access {
         Ok(memory)
     }
 
-    async fn freeze(&self, kick: bool) -> Result<(), LinkError> {
+    async fn freeze(&self, kick: bool, abort: bool) -> Result<(), LinkError> {
         let mut commands = vec![command(["REPLICAOF", NOBODY.0, &NOBODY.1.to_string()])];
         if kick {
             commands.extend(AWAY.map(command));
+        }
+        if abort {
+            // It makes a primary of this server: in one piece with what follows, so that no client comes between.
+            commands.insert(0, command(["FAILOVER", "ABORT"]));
         }
         self.all(commands).await
     }

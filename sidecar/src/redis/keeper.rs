@@ -23,7 +23,8 @@ const IDLE_POSITION_PERIOD: Duration = Duration::from_secs(60);
 pub struct Keeper {
     directory: PathBuf,
     persistence: Persistence,
-    identity: String,
+    /// None while these are other data than before and that could not be written down.
+    identity: Option<String>,
     memory: Option<Memory>,
     kept: Option<Memory>,
     kept_at: Instant,
@@ -36,13 +37,13 @@ impl Keeper {
     #[must_use]
     pub fn new(directory: PathBuf, persistence: Persistence, identity: String, memory: Option<Memory>) -> Self {
         let kept = memory.clone();
-        Self { directory, persistence, identity, memory, kept, kept_at: Instant::now(), keeping: None, problem: None }
+        Self { directory, persistence, identity: Some(identity), memory, kept, kept_at: Instant::now(), keeping: None, problem: None }
     }
 
-    /// Tells these data from others.
+    /// Tells these data from others; `None` while they have no name to be told by.
     #[must_use]
-    pub fn identity(&self) -> &str {
-        &self.identity
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
     }
 
     /// Where the member was last.
@@ -69,10 +70,12 @@ impl Keeper {
         if known.renewed {
             warn!("these are other data than before");
             if let Err(error) = self.renew(known.memory.is_none()) {
-                // Not known to be other data after a restart: they must not be taken for those of before.
+                // They must not be taken for those of before (I10): who has no identity leads nobody and counts for nothing.
+                self.identity = None;
                 self.problem = Some(Problem::new(ProblemCode::Storage, error));
                 return Known { position: None, ..known };
             }
+            self.problem = None;
         }
         if let Some(memory) = &known.memory {
             self.memory = Some(memory.clone());
@@ -84,7 +87,7 @@ impl Keeper {
     }
 
     fn renew(&mut self, forgets: bool) -> Result<(), FileError> {
-        self.identity = identity::renewed(&self.directory)?;
+        self.identity = Some(identity::renewed(&self.directory)?);
         if forgets {
             Memory::forget(&self.directory)?;
         }

@@ -346,7 +346,7 @@ impl<'a> Member<'a> {
         let own = Own {
             position: known.position.clone(),
             data: known.data.clone(),
-            identity: Some(self.keeper.identity().to_owned()),
+            identity: self.keeper.identity().map(str::to_owned),
             archive: archive::newest(&self.config),
             accounts_due: due && session.is_some_and(|session| wanted.is_due(listed, &session.accounts)),
             open: self.config.system_dir.is_none(),
@@ -381,7 +381,8 @@ impl<'a> Member<'a> {
         self.waiting = wanted.is_none() && assignment.is_some_and(|assignment| !converged(&seen.facts, assignment, own));
         self.publish(seen, order.as_ref());
         let now = Instant::now();
-        if own.fenced && self.running.as_ref().is_some_and(|running| !matches!(running.step, Step::Freeze { .. })) {
+        let closes = matches!(wanted, Some(Step::Freeze { .. } | Step::TakeBack));
+        if own.fenced && closes && self.running.as_ref().is_some_and(|running| !matches!(running.step, Step::Freeze { .. })) {
             // It waits for something perhaps, and closing waits for nothing.
             self.abandon();
         }
@@ -451,6 +452,9 @@ impl<'a> Member<'a> {
         let problem = self.problem(now, seen, order.map(|order| &order.assignment));
         let positions_due = self.is_news() || now.duration_since(self.published) >= POSITION_PERIOD;
         let handover = handover::tell(self.handing_over.as_ref(), facts);
+        // What is on its way changes where this member is: until it is there, no look at it is the last word.
+        let moves = |step: &Step| matches!(step, Step::Follow { .. } | Step::Knock(_) | Step::Promote { .. });
+        let settled = !self.running.as_ref().is_some_and(|running| moves(&running.step));
         let Some(session) = &mut self.session else { return };
         let max_lag = self.config.max_lag_seconds;
         let ready = session.readiness.judge(now, facts, order.map(|order| &order.assignment), own.fenced, max_lag);
@@ -464,7 +468,7 @@ impl<'a> Member<'a> {
                 data: known.data.clone(),
                 process: Process::Running,
                 role: facts.role,
-                accepted: order.map(|order| Accepted::of(order, converged(facts, &order.assignment, own))),
+                accepted: order.map(|order| Accepted::of(order, settled && converged(facts, &order.assignment, own))),
                 position: known.position.clone(),
                 replication: facts.source.as_ref().filter(|_| facts.role == Role::Replica).map(|source| Replication {
                     source: source.host.clone(),
@@ -503,7 +507,7 @@ impl<'a> Member<'a> {
         });
         let full = files::full_volume(&self.config.data_dir).map(storage);
         let session = self.session.as_mut();
-        let refused = session.as_ref().and_then(|session| session.accounts.refused.clone());
+        let refused = session.as_ref().and_then(|session| session.accounts.refused());
         let link = session.and_then(|session| session.link_problem(now, facts));
         full.or_else(|| self.keeper.problem().cloned())
             .or_else(|| self.step_problem.clone())
@@ -527,7 +531,7 @@ impl<'a> Member<'a> {
         });
         let problem = files::full_volume(&self.config.data_dir).map(|message| Problem::new(ProblemCode::Storage, message)).or(trouble);
         let order = self.orders.borrow().clone();
-        let identity = self.keeper.identity().to_owned();
+        let identity = self.keeper.identity().map(str::to_owned);
         self.waiting = true;
         self.reporter.change(|state| {
             state.process = match state.process {
@@ -541,7 +545,7 @@ impl<'a> Member<'a> {
             (state.position, state.replication, state.admits, state.passwords) = (None, None, None, None);
             state.replicas.clear();
             state.handover = Handover::None;
-            state.identity = Some(identity);
+            state.identity = identity;
             state.fenced = false;
             state.ready = false;
             state.take_up(order.as_ref());

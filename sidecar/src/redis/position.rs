@@ -37,6 +37,9 @@ pub struct Memory {
     /// Nothing was written or received any more when it was seen.
     #[serde(default)]
     pub exact: bool,
+    /// The process that came up with an older file than this: its data have an identity of their own by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverted: Option<String>,
     /// The process had thrown away what it held, for a copy that was not whole yet.
     #[serde(default)]
     pub torn: bool,
@@ -110,12 +113,16 @@ pub fn know(facts: &Facts, run_id: &str, memory: Option<&Memory>, persistence: P
             // A process that had forgotten everything cannot have gone on from where it was.
             let copied = memory.is_some_and(|memory| !memory.torn && (!same_process || !goes_on(memory, facts)));
             let copied = copied && live && following;
-            (Some(own(facts, memory)), written(facts, run_id, memory), copied)
+            let reverted = memory.is_some_and(|memory| reverted(memory, facts, run_id, persistence));
+            (Some(own(facts, memory)), written(facts, run_id, memory), copied || reverted)
         }
         Some(memory) => match persistence {
             Persistence::AppendOnly => (Some(remembered(memory, memory.offset)), None, false),
             // An RDB file from before anybody followed names no history. It is of this one, nobody knows how much of it.
-            Persistence::Snapshot if facts.keys > 0 => (Some(remembered(memory, 0)), None, false),
+            Persistence::Snapshot if facts.keys > 0 => {
+                let next = Memory { reverted: Some(run_id.into()), exact: false, ..memory.clone() };
+                (Some(remembered(memory, 0)), Some(next), reverted(memory, facts, run_id, persistence))
+            }
             Persistence::Snapshot | Persistence::None => (None, None, true),
         },
         // Data that somebody else put there.
@@ -134,6 +141,14 @@ pub fn know(facts: &Facts, run_id: &str, memory: Option<&Memory>, persistence: P
 /// Whether what it holds now is what it held then and more, and no copy.
 fn goes_on(memory: &Memory, facts: &Facts) -> bool {
     memory.replid == facts.replid || facts.before.as_ref().is_some_and(|before| before.replid == memory.replid)
+}
+
+/// Whether a process began with an older file than what was written down: it does not hold all that it acknowledged, and is neither to lead as who it
+/// was nor to be counted among those who acknowledged (I2, I10).
+fn reverted(memory: &Memory, facts: &Facts, run_id: &str, persistence: Persistence) -> bool {
+    let another = memory.run_id != run_id && memory.reverted.as_deref() != Some(run_id);
+    let whole = memory.exact && (&memory.replid, memory.offset) == (&facts.replid, facts.offset);
+    persistence == Persistence::Snapshot && another && !whole
 }
 
 fn own(facts: &Facts, memory: Option<&Memory>) -> Position {
@@ -161,10 +176,10 @@ fn remembered(memory: &Memory, offset: u64) -> Position {
 /// Whether `now` says nothing that `kept` did not, but for the pings of a primary in `seconds`.
 #[must_use]
 pub fn is_idle(kept: &Memory, now: &Memory, seconds: u64) -> bool {
-    let Memory { run_id, replid, offset, before, led, exact, torn, copying } = kept;
+    let Memory { run_id, replid, offset, before, led, exact, reverted, torn, copying } = kept;
     let pings = offset.saturating_add(PING_BYTES.saturating_mul(seconds.saturating_add(2)));
-    (run_id, replid, before, led, exact, torn, copying)
-        == (&now.run_id, &now.replid, &now.before, &now.led, &now.exact, &now.torn, &now.copying)
+    (run_id, replid, before, led, exact, reverted, torn, copying)
+        == (&now.run_id, &now.replid, &now.before, &now.led, &now.exact, &now.reverted, &now.torn, &now.copying)
         && (*offset..=pings).contains(&now.offset)
 }
 
@@ -177,7 +192,8 @@ fn written(facts: &Facts, run_id: &str, memory: Option<&Memory>) -> Option<Memor
     let up = facts.source.as_ref().is_some_and(|source| source.up && source.syncing.is_none());
     let copied = facts.role == Role::Primary || facts.role == Role::Replica && up;
     let copying = memory.and_then(|memory| memory.copying.clone()).filter(|_| !copied);
-    let next = Memory { run_id: run_id.into(), replid, offset, before, led, exact: facts.role == Role::Isolated, torn: false, copying };
+    let exact = facts.role == Role::Isolated;
+    let next = Memory { run_id: run_id.into(), replid, offset, before, led, exact, reverted: None, torn: false, copying };
     (memory != Some(&next)).then_some(next)
 }
 
@@ -261,6 +277,32 @@ mod tests {
             assert_eq!(known.renewed, !memory.replid.0.is_empty(), "one that held nothing keeps its identity");
             let known = know(&Facts { rewriting: true, ..live }, "first", Some(&memory), Persistence::AppendOnly);
             assert_eq!((known.memory, known.position.unwrap().offset), (None, 5), "until it is on the volume as a whole");
+        }
+    }
+
+    #[test]
+    fn a_process_that_began_with_an_older_snapshot_holds_other_data_and_one_that_began_with_all_of_it_the_same() {
+        let boots =
+            |replid: &str, offset, keys| Facts { role: Role::Isolated, replid: ReplId(replid.into()), offset, keys, ..Facts::default() };
+        let exact = Memory { exact: true, ..memory("a", 900) };
+        for (memory, facts, renewed) in [
+            (exact.clone(), boots("a", 900, 1), false),
+            (exact.clone(), boots("a", 500, 1), true),
+            (exact, boots("boot", 0, 1), true),
+            // Nobody knows how much came after it was looked at last.
+            (memory("a", 900), boots("a", 900, 1), true),
+            (memory("a", 900), boots("boot", 0, 1), true),
+            (memory("a", 900), boots("boot", 0, 0), true),
+        ] {
+            let known = know(&facts, "second", Some(&memory), Persistence::Snapshot);
+            assert_eq!(known.renewed, renewed, "{facts:?}");
+            // Once.
+            if let Some(kept) = known.memory.filter(|_| renewed) {
+                let again = know(&facts, "second", Some(&kept), Persistence::Snapshot);
+                assert_eq!((again.renewed, &again.position), (false, &known.position), "{facts:?}");
+                let next = know(&boots("a", 400, 1), "third", Some(&kept), Persistence::Snapshot);
+                assert!(next.renewed, "and the next one again: {facts:?}");
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 //! does, whoever holds most leads in its place for as long as ordinal 0 copies, and hands over to it then.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
+use std::{fs, io};
 
 use sidecar_protocol::Order;
 use sidecar_protocol::redis::{Assignment, Data, Lineage, Part, Peer, Position, Problem, ProblemCode, Role, State, User, Yield};
@@ -75,6 +75,12 @@ struct Seen<'a> {
 /// # Errors
 /// As [`super::run`].
 pub async fn run(config: Config, by: By, state: watch::Sender<State>, leaving: watch::Receiver<u64>) -> anyhow::Result<()> {
+    if config.tls_dir.is_none() {
+        info!("no certificates are mounted: everybody speaks plain text");
+    }
+    if config.system_dir.is_none() {
+        info!("no passwords are mounted: nobody has to log in");
+    }
     let (given, orders) = watch::channel(None);
     // Certificates are looked at by nobody else here, and read at the start.
     let (_never, tls_changed) = watch::channel(0);
@@ -94,6 +100,7 @@ async fn give_orders(
     reporter: &Reporter<State>,
 ) {
     let (mut members, mut answer, mut since) = (BTreeSet::from([config.ordinal]), Vec::new(), Instant::now());
+    let mut known = Vec::new();
     let mut past = Past::read(&config.private());
     loop {
         let found = match by {
@@ -126,7 +133,15 @@ async fn give_orders(
         };
         match choice {
             Choice::Part(part) => {
-                let assignment = Assignment { part, members: members.iter().copied().collect(), users: users(config) };
+                match users(config) {
+                    Ok(users) => known = users,
+                    // Who is a user stays one: an account that is not named is deleted.
+                    Err(error) => {
+                        let why = format!("the users cannot be read in {}: {error}", config.users_dir.display());
+                        reporter.change(|state| state.problem = Some(Problem::new(ProblemCode::Credentials, why)));
+                    }
+                }
+                let assignment = Assignment { part, members: members.iter().copied().collect(), users: known.clone() };
                 orders.send_if_modified(|order| {
                     let (cluster, incarnation) = (config.cluster.clone(), String::new());
                     let new = Some(Order { cluster, term: 1, claim: 0, incarnation, after: 0, assignment });
@@ -165,13 +180,23 @@ async fn ask(config: &Config, found: discovery::Peer) -> Other {
     Other { ordinal: found.ordinal, peer: Peer { member: found.member, host }, state }
 }
 
-/// One account for each file.
-fn users(config: &Config) -> Vec<User> {
-    let entries = fs::read_dir(&config.users_dir).into_iter().flatten().flatten();
-    let names = entries.filter(|entry| entry.path().is_file()).filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
-    names.sort();
-    names.into_iter().map(|name| User { name, rules: RULES.into() }).collect()
+/// One account for each file; none where there is no directory.
+fn users(config: &Config) -> io::Result<Vec<User>> {
+    let entries = match fs::read_dir(&config.users_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok().filter(|name| !name.starts_with('.'));
+        if let Some(name) = name
+            && fs::metadata(entry.path())?.is_file()
+        {
+            names.insert(name);
+        }
+    }
+    Ok(names.into_iter().map(|name| User { name, rules: RULES.into() }).collect())
 }
 
 fn choose(seen: &Seen<'_>) -> Choice {
@@ -251,7 +276,8 @@ fn other(seen: &Seen<'_>) -> Choice {
 
 fn leads(seen: &Seen<'_>, yield_to: Option<Yield>) -> Part {
     let admitted = seen.members.iter().copied().filter(|ordinal| *ordinal != seen.ordinal).collect();
-    Part::Primary { identity: None, admitted, min_replicas: 0, max_lag_seconds: 10, yield_to }
+    // A process that forgot everything is other data (I10): it does not open before it was asked whether anybody holds more.
+    Part::Primary { identity: seen.me.identity.clone(), admitted, min_replicas: 0, max_lag_seconds: 10, yield_to }
 }
 
 fn follows(seen: &Seen<'_>, zero: &Other) -> Choice {

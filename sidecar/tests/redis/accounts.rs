@@ -96,9 +96,21 @@ async fn one_accounts_refused_rule_or_missing_password_holds_up_nobody_else() {
     zero.lead(&[]);
     zero.until("well", |state| state.problem.is_none()).await;
     zero.login("typo", "typo-1").await.unwrap();
+    // Rules that are refused later leave the old ones, and a new password is taken all the same: it is handed out.
+    zero.users[1] = user("typo", "~* +gett");
+    zero.lead(&[]);
+    let state = zero.until("refused", |state| state.problem.is_some()).await;
+    rig.password("users", "typo", "typo-2");
+    zero.until("it is taken", |now| now.passwords.is_some() && now.passwords != state.passwords).await;
+    assert_eq!(zero.login("typo", "typo-2").await.unwrap().ask(&["GET", "a"]).await.unwrap(), redis::Value::BulkString(b"x".into()));
+    assert!(zero.login("typo", "typo-1").await.is_err());
+
     // Nor do rules hand out passwords.
     zero.users[1] = user("typo", "~* +get >hole");
     zero.lead(&[]);
-    let problem = zero.until("refused", |state| state.problem.is_some()).await.problem.unwrap();
-    assert!(problem.message.contains("a password") && !problem.message.contains("hole"), "{problem:?}");
+    let says =
+        |state: &sidecar_protocol::redis::State| state.problem.as_ref().is_some_and(|problem| problem.message.contains("a password"));
+    let problem = zero.until("refused", says).await.problem.unwrap();
+    assert!(!problem.message.contains("hole"), "{problem:?}");
+    zero.login("typo", "typo-2").await.expect("an account stays as it was");
 }

@@ -130,6 +130,29 @@ async fn a_hand_over_that_is_withdrawn_while_it_waits_is_aborted() {
 }
 
 #[tokio::test]
+async fn a_primary_that_waits_for_an_heir_it_has_told_stands_still_when_it_must() {
+    for server in [Server::Redis, Server::Valkey] {
+        let rig = Rig::of(server);
+        let mut zero = rig.primary(&[1, 2]).await;
+        // It is no heir by its order, and has no account for its primary: that one knocks for ever.
+        let one = rig.replica(1, &zero).await;
+        let client = zero.app().await;
+        client.set_on("a", 1).await;
+        let before = zero.now().position.unwrap();
+        zero.order(yields(&one, 2_000));
+        zero.until("changing", |state| state.handover == Handover::Changing).await;
+        let held = zero.freeze().await;
+        assert_eq!((zero.now().role, zero.now().handover), (Role::Isolated, Handover::None));
+        assert!(held.contains(&before), "{held} {before}");
+        assert!(client.set("b", 0).await.is_err(), "nobody wrote in between");
+        // It follows again whoever leads in its place.
+        zero.lead(&[1, 2]);
+        zero.converged().await;
+        zero.app().await.set_on("c", 1).await;
+    }
+}
+
+#[tokio::test]
 async fn an_heir_that_is_not_there_is_given_up_when_its_time_is_over() {
     let rig = Rig::new();
     let mut zero = rig.primary(&[1, 2]).await;

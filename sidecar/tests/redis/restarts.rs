@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sidecar::redis::Persistence;
-use sidecar_protocol::redis::{Data, Process, Role};
+use sidecar_protocol::redis::{Data, Part, ProblemCode, Process, Role};
 use tokio::time::{Instant, sleep};
 
 use crate::rig::{Rig, Server};
@@ -193,20 +193,43 @@ async fn a_snapshot_is_where_the_server_says_it_is() {
     let saved = zero.until("saved", |state| state.position.as_ref().is_some_and(|position| position.offset > 0)).await;
     client.set("b", 1).await.unwrap();
     sleep(Duration::from_millis(1500)).await;
+    let part = |identity| Part::Primary { identity, admitted: vec![1], min_replicas: 0, max_lag_seconds: 10, yield_to: None };
+    let identity = zero.now().identity;
+    zero.order(part(identity.clone()));
+    zero.converged().await;
     zero.kill_server().await;
     zero.until("down", |state| state.process == Process::Down).await;
-    let state = zero.until("back", |state| state.role == Role::Primary).await;
+    // It does not hold all that it acknowledged: the order for those data is none for these.
+    let state = zero.until("refused", |state| state.problem.is_some()).await;
+    assert_eq!((state.role, state.problem.unwrap().code), (Role::Isolated, ProblemCode::OtherHistory));
+    assert!(state.identity.is_some() && state.identity != identity);
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!((zero.now().role, zero.now().identity), (Role::Isolated, state.identity.clone()), "it is renewed once");
+    zero.order(part(state.identity));
+    let state = zero.converged().await;
     assert_eq!(zero.get("b").await, None, "what no snapshot has is lost");
     let position = state.position.unwrap();
     let before = saved.position.unwrap().replid;
     assert!(position.holds(&before).is_some(), "it goes on from the history of its snapshot: {position:?}");
 
-    // A replica whose snapshot names its history goes on from there.
-    one.local().await.ask(&["SAVE"]).await.unwrap();
-    let held = one.freeze().await;
-    one.kill_server().await;
-    one.until("down", |state| state.process == Process::Down).await;
-    let state = one.until("back", |state| state.position.is_some()).await.position.unwrap();
-    assert_eq!((&state.replid, state.recovered), (&held.replid, false));
-    assert!(state.offset <= held.offset);
+    // A replica whose snapshot names its history is where that says; it is who it was only if that is all.
+    for whole in [false, true] {
+        one.follow(&zero);
+        one.converged().await;
+        zero.app().await.set_on("c", 1).await;
+        one.local().await.ask(&["SAVE"]).await.unwrap();
+        zero.app().await.set_on("d", 1).await;
+        let (held, identity) = (one.freeze().await, one.now().identity);
+        // What is known of a standstill is on the volume.
+        sleep(Duration::from_millis(300)).await;
+        if whole {
+            one.local().await.ask(&["SAVE"]).await.unwrap();
+        }
+        one.kill_server().await;
+        one.until("down", |state| state.process == Process::Down).await;
+        let state = one.until("back", |state| state.position.is_some()).await;
+        let position = state.position.unwrap();
+        assert_eq!((&position.replid, position.recovered), (&held.replid, false));
+        assert_eq!((position.offset == held.offset, state.identity == identity), (whole, whole), "{position} of {held}");
+    }
 }

@@ -9,7 +9,7 @@ use sidecar::fence::Guard;
 use sidecar::health;
 use sidecar::hub::{Hub, Identity, Sources};
 use sidecar::redis::standalone::{By, run};
-use sidecar::redis::{Config, Redis};
+use sidecar::redis::{Config, Persistence, Redis};
 use sidecar_protocol::HEALTH_PORT;
 use sidecar_protocol::redis::{Data, Role};
 use tokio::net::TcpListener;
@@ -43,6 +43,27 @@ async fn alone(rig: &Rig, ordinal: u32, edit: impl FnOnce(&mut Config)) -> Membe
         }
     }));
     member
+}
+
+#[tokio::test]
+async fn a_first_member_that_forgot_everything_copies_before_it_leads_again() {
+    let rig = Rig::new();
+    rig.password("users", "default", "plain-1");
+    let volatile = |config: &mut Config| config.persistence = Persistence::None;
+    let zero = alone(&rig, 0, volatile).await;
+    let one = alone(&rig, 1, volatile).await;
+    let two = alone(&rig, 2, volatile).await;
+    zero.until("primary", |state| state.role == Role::Primary).await;
+    for member in [&one, &two] {
+        member.until("a replica", |state| state.replication.as_ref().is_some_and(|link| link.connected) && state.ready).await;
+    }
+    zero.login("default", "plain-1").await.unwrap().set_on("a", 2).await;
+    let identity = zero.now().identity;
+    zero.kill_server().await;
+    let state = zero.until("primary again", |state| state.role == Role::Primary && state.identity != identity).await;
+    assert_eq!((zero.get("a").await.as_deref(), state.data), (Some("x"), Data::Present), "its emptiness led");
+    zero.login("default", "plain-1").await.unwrap().set_on("b", 2).await;
+    assert_eq!((one.get("a").await.as_deref(), two.get("a").await.as_deref()), (Some("x"), Some("x")));
 }
 
 #[tokio::test]

@@ -33,6 +33,29 @@ async fn a_former_primary_archives_what_nobody_else_holds_and_follows_then() {
 }
 
 #[tokio::test]
+async fn an_archive_that_could_not_be_written_is_written_when_it_can() {
+    let rig = Rig::new();
+    let mut zero = rig.primary(&[1]).await;
+    let mut one = rig.replica(1, &zero).await;
+    zero.app().await.set_on("both", 1).await;
+    let held = one.freeze().await;
+    zero.app().await.set("only-zero", 0).await.unwrap();
+    zero.freeze().await;
+    one.lead(&[0]);
+    let leads = one.converged().await.position.unwrap();
+    // Nothing takes the place of a directory that is not empty.
+    let dump = zero.config.data_dir.join("data/dump.rdb");
+    let _ = std::fs::remove_file(&dump);
+    std::fs::create_dir_all(dump.join("in-the-way")).unwrap();
+    zero.follow_with(&one, Lineage::default().written(&held).ended_at(&held).written(&leads), None);
+    let problem = zero.until("a problem", |state| state.problem.is_some()).await.problem.unwrap();
+    assert_eq!(problem.code, ProblemCode::Storage, "{problem:?}");
+    assert_eq!(zero.get("only-zero").await.as_deref(), Some("x"));
+    std::fs::remove_dir_all(&dump).unwrap();
+    assert!(zero.converged().await.archive.is_some());
+}
+
+#[tokio::test]
 async fn a_replica_that_holds_no_more_than_the_new_primary_goes_on_without_a_full_copy() {
     let rig = Rig::new();
     let mut zero = rig.primary(&[1, 2]).await;

@@ -11,7 +11,7 @@ use sidecar_protocol::redis::{Assignment, Lineage, Part, Peer, Replication, Role
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::certificates::{connect, mount};
 use super::client::{Client, Reply};

@@ -35,7 +35,11 @@ prop_compose! {
     ) -> Facts {
         let source = Source { host: peer(source).host, up, rests, ..Source::default() };
         let source = (role == Role::Replica).then_some(source);
-        let failover = if role == Role::Primary { failover } else { Failover::None };
+        // Once its heir is told it calls itself a replica of that one.
+        let failover = match (role, failover) {
+            (Role::Primary, Failover::Waiting) | (Role::Replica, Failover::Changing) => failover,
+            _ => Failover::None,
+        };
         Facts { role, source, failover, loading, keys, min_replicas: (min, 10), backlog, ..Facts::default() }
     }
 }
@@ -77,7 +81,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
 /// What holds after a step that worked.
 fn after(step: &Step, facts: &mut Facts, own: &mut Own, assignment: &Assignment) {
     match step {
-        Step::Freeze { .. } => (facts.role, facts.source) = (Role::Isolated, Some(Source::default())),
+        Step::Freeze { .. } => (facts.role, facts.source, facts.failover) = (Role::Isolated, Some(Source::default()), Failover::None),
         Step::Promote { .. } => (facts.role, facts.source, facts.backlog) = (Role::Primary, None, true),
         Step::Accounts => (own.accounts_due, own.admits) = (false, crate::redis::accounts::admitted(assignment)),
         Step::LogIn => own.login_due = false,
@@ -111,8 +115,9 @@ proptest! {
     #[test]
     fn a_member_follows_only_when_it_stands_still_and_nothing_is_lost_by_it(facts in facts(), own in own(), assignment in assignment()) {
         if let Some(Step::Follow { source, copies }) = plan(&facts, &assignment, &own) {
-            let Part::Replica { source: ordered, lineage, discard, heir_of, source_yields: _ } = &assignment.part else { panic!("{assignment:?}") };
+            let Part::Replica { source: ordered, lineage, discard, heir_of, .. } = &assignment.part else { panic!("{assignment:?}") };
             prop_assert!(&source == ordered && facts.role == Role::Isolated && (!own.leaving || heir_of.is_some()));
+            prop_assert!(heir_of.is_none() || !own.fenced);
             if let Some(position) = own.position.as_ref().filter(|_| facts.keys > 0) {
                 let archived = own.archive.as_ref().is_some_and(|archive| archive.position == *position);
                 let contained = lineage.relation(position) == Relation::Contained && !(position.recovered && position.led);
@@ -127,13 +132,12 @@ proptest! {
     fn who_must_not_write_closes_before_anything_else(facts in facts(), own in own(), assignment in assignment()) {
         let may = match &assignment.part {
             Part::Primary { .. } => !own.fenced,
-            Part::Replica { heir_of, .. } => heir_of.is_some(),
+            Part::Replica { heir_of, .. } => heir_of.is_some() && !own.fenced,
             Part::Isolated => false,
         };
-        let able = facts.loading.is_none() && facts.failover != Failover::Changing;
-        if facts.role == Role::Primary && !may && able {
+        if facts.role == Role::Primary && !may && facts.loading.is_none() {
             let step = plan(&facts, &assignment, &own);
-            let closes = matches!(step, Some(Step::Freeze { kick: true } | Step::TakeBack));
+            let closes = matches!(step, Some(Step::Freeze { kick: true, .. } | Step::TakeBack));
             prop_assert!(closes, "{step:?}");
         }
     }
@@ -148,7 +152,6 @@ proptest! {
         prop_assert_eq!(plan(&facts, &assignment, &own), None);
         if let Part::Isolated = assignment.part
             && facts.loading.is_none()
-            && facts.failover == Failover::None
         {
             prop_assert_eq!(facts.role, Role::Isolated);
         }
