@@ -171,7 +171,7 @@ async fn the_manifest_with_a_script_comes_up_scales_and_hears_of_changes_as_with
             Ok(())
         })
         .await?;
-        let spec = after.spec.context("a pod has a spec")?;
+        let spec = set.pod("redis-0").await?.spec.context("a pod has a spec")?;
         ensure!(spec.automount_service_account_token == Some(false), "a pod has an API token");
         Ok(())
     })
