@@ -13,6 +13,7 @@ use sidecar_protocol::client::ClientError;
 use tokio::time::Instant;
 
 use crate::apply::Memory;
+use crate::desired::{Desired, Invalid};
 use crate::engine::Engine;
 use crate::events::Events;
 use crate::explain::Explain;
@@ -46,14 +47,15 @@ pub struct Context<E: Engine> {
     pub explain: Explain,
     /// Where pods take the sidecar from.
     pub sidecar_image: String,
-    notes: Mutex<HashMap<ClusterRef, Arc<Notes>>>,
+    notes: Mutex<HashMap<ClusterRef, Arc<Notes<E>>>>,
 }
 
 /// What the passes over one cluster remember of each other. It may be lost at any time.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub struct Notes<E: Engine> {
     /// Of applying.
     pub memory: Memory,
+    wanted: Mutex<Option<Desired<E>>>,
     tls: Mutex<Option<(Credentials, Arc<ClientConfig>)>>,
     retries: Mutex<Option<ExponentialBackoff>>,
     begun: OnceLock<Instant>,
@@ -77,7 +79,7 @@ impl<E: Engine> Context<E> {
 
     /// The notes on a cluster.
     #[must_use]
-    pub fn notes(&self, cluster: &ClusterRef) -> Arc<Notes> {
+    pub fn notes(&self, cluster: &ClusterRef) -> Arc<Notes<E>> {
         Arc::clone(lock(&self.notes).entry(cluster.clone()).or_default())
     }
 
@@ -90,7 +92,24 @@ impl<E: Engine> Context<E> {
     }
 }
 
-impl Notes {
+impl<E: Engine> Notes<E> {
+    /// What is wanted of the object with this UID. While its newest spec cannot be meant, that is what was wanted before, and what is
+    /// wrong: a typing error is no reason to leave a lost primary without a successor.
+    ///
+    /// # Errors
+    /// When this process saw no spec before that could be meant.
+    pub fn wanted(&self, uid: Option<&str>, checked: Result<Desired<E>, Invalid>) -> Result<(Desired<E>, Option<Invalid>), Invalid> {
+        let mut before = lock(&self.wanted);
+        match checked {
+            Ok(desired) => Ok((before.insert(desired).clone(), None)),
+            // An object of the same name is another one.
+            Err(invalid) => match before.as_ref().filter(|desired| Some(desired.uid.as_str()) == uid) {
+                Some(desired) => Ok((desired.clone(), Some(invalid))),
+                None => Err(invalid),
+            },
+        }
+    }
+
     /// How to call members with `credentials`: the same value as long as they are the same.
     ///
     /// # Errors
@@ -131,4 +150,34 @@ impl Notes {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::redis::Redis;
+
+    fn spec(uid: &str, image: &str) -> Result<Desired<Redis>, Invalid> {
+        let spec = json!({"storage": {"size": "1Gi"}, "image": image});
+        let metadata = json!({"name": "cache", "namespace": "shop", "uid": uid});
+        let object = json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication", "metadata": metadata, "spec": spec});
+        Redis::validate(&serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn what_was_wanted_before_holds_while_the_newest_spec_cannot_be_meant() {
+        let notes = Notes::default();
+        let (first, second, bad) = (spec("a", "redis:7").unwrap(), spec("a", "redis:8").unwrap(), spec("a", "a b"));
+        let wrong = bad.clone().unwrap_err();
+        assert_eq!(notes.wanted(Some("a"), bad.clone()), Err(wrong.clone()), "nothing is known yet");
+        assert_eq!(notes.wanted(Some("a"), Ok(first.clone())), Ok((first.clone(), None)));
+        for _ in 0..2 {
+            assert_eq!(notes.wanted(Some("a"), bad.clone()), Ok((first.clone(), Some(wrong.clone()))));
+        }
+        assert_eq!(notes.wanted(Some("b"), bad.clone()), Err(wrong.clone()), "made anew under the same name");
+        assert_eq!(notes.wanted(Some("a"), Ok(second.clone())), Ok((second.clone(), None)));
+        assert_eq!(notes.wanted(Some("a"), bad), Ok((second, Some(wrong))));
+    }
 }

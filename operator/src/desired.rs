@@ -81,6 +81,9 @@ pub struct Invalid {
 }
 
 impl Invalid {
+    /// Reason of the condition and of the Event.
+    pub const REASON: &str = "InvalidSpec";
+
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }

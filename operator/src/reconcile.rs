@@ -26,7 +26,7 @@ use crate::build::template_size;
 use crate::clock::now;
 use crate::context::{Context, LISTEN, Notes};
 use crate::decision::{Decision, Step};
-use crate::desired::Desired;
+use crate::desired::{Desired, Invalid};
 use crate::engine::{Engine, News};
 use crate::events::Kind;
 use crate::members::{Said, Target};
@@ -143,7 +143,7 @@ struct Reconcile<'a, E: Engine> {
     name: &'a ClusterRef,
     label: &'a str,
     run: u64,
-    notes: &'a Notes,
+    notes: &'a Notes<E>,
 }
 
 impl<E: Engine> Reconcile<'_, E> {
@@ -196,12 +196,13 @@ impl<E: Engine> Reconcile<'_, E> {
         }
 
         // pure
-        let desired = match E::validate(&cluster) {
-            Ok(desired) => desired,
-            Err(invalid) => {
-                context.events.say(&cluster.object_ref(&()), Kind::Warning, "InvalidSpec", "Validate", &invalid.to_string());
-                return self.write(cluster, status::invalid(&old, &invalid, generation, now), RESYNC).await;
-            }
+        let checked = E::validate(&cluster);
+        if let Err(invalid) = &checked {
+            context.events.say(&cluster.object_ref(&()), Kind::Warning, Invalid::REASON, "Validate", &invalid.to_string());
+        }
+        let (desired, invalid) = match self.notes.wanted(cluster.meta().uid.as_deref(), checked) {
+            Ok(wanted) => wanted,
+            Err(invalid) => return self.write(cluster, status::invalid(&old, &invalid, generation, now), RESYNC).await,
         };
 
         // talks to Kubernetes
@@ -234,7 +235,8 @@ impl<E: Engine> Reconcile<'_, E> {
         }
 
         // talks to Kubernetes: Secrets, then the objects that mount them; an obstacle there is no reason to leave members without orders.
-        let (settled, obstacles, failure) = self.establish(&desired, &observed, &old, &decision, &live).await;
+        let (settled, mut obstacles, failure) = self.establish(&desired, &observed, &old, &decision, &live).await;
+        obstacles.splice(0..0, invalid.map(|invalid| Obstacle { reason: Invalid::REASON, message: invalid.to_string(), passes: false }));
 
         // talks to members, and to Kubernetes
         let acted = act(context, &desired, &observed, &old, &decision).await;

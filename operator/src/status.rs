@@ -3,7 +3,7 @@
 use crds::conditions::{DEGRADED, PROGRESSING, READY, STALLED, condition, upsert};
 use crds::shared::{ClusterStatus, Head};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::decision::{Decision, Route};
 use crate::desired::{Desired, Invalid};
@@ -91,11 +91,16 @@ pub fn suspended<S: ClusterStatus>(old: &S, generation: Option<i64>, now: Timest
     old.clone().with_head(head)
 }
 
-/// The status of a cluster whose spec cannot be meant: it stays as it is, and says so.
+/// The status of a cluster whose spec cannot be meant, while no older one is known: it stays as it is, and says so.
 #[must_use]
 pub fn invalid<S: ClusterStatus>(old: &S, invalid: &Invalid, generation: Option<i64>, now: Timestamp) -> S {
     let message = invalid.to_string();
     let mut head = Head { observed_generation: generation, reason: message.clone(), ..old.head() };
-    upsert(&mut head.conditions, condition(STALLED, true, "InvalidSpec", &message, generation, Time(now)));
+    if old.is_born() {
+        // Nobody looks at its members.
+        let ready = condition(READY, false, Invalid::REASON, &message, generation, Time(now));
+        upsert(&mut head.conditions, Condition { status: "Unknown".to_owned(), ..ready });
+    }
+    upsert(&mut head.conditions, condition(STALLED, true, Invalid::REASON, &message, generation, Time(now)));
     old.clone().with_head(head)
 }

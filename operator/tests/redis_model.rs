@@ -283,7 +283,11 @@ impl World {
             }
         } else if goes_on {
             let until = (node.log.len() + some).min(log.len());
-            (node.log, node.history) = (log[..until].to_vec(), theirs);
+            // Under another name it remembers the one before as far as it is itself.
+            if let Some((mine, theirs)) = node.history.as_mut().zip(theirs).filter(|(mine, theirs)| mine.replid != theirs.replid) {
+                *mine = History { before: Some((mine.replid.clone(), node.log.len())), ..theirs };
+            }
+            node.log = log[..until].to_vec();
         } else {
             node.copying = 3;
             // The sidecar renews the identity before what it held is thrown away.

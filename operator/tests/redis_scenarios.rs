@@ -113,6 +113,8 @@ struct Expect {
     refused: Option<String>,
     progressing: Option<String>,
     degraded: Option<String>,
+    /// In so many milliseconds it looks again; 0 when an event wakes it.
+    again: Option<u64>,
 }
 
 const NOW: &str = "2026-01-01T00:01:00Z";
@@ -315,6 +317,8 @@ fn play(name: &str, scenario: &Scenario) -> Result<(), String> {
     check("asks", says(&expect.asks, stalled.map(|(_, message)| message)))?;
     check("refused", says(&expect.refused, decision.refused.as_ref()))?;
     check("degraded", says(&expect.degraded, decision.degraded.as_ref()))?;
+    let again = decision.requeue.map_or(0, |again| u64::try_from(again.as_millis()).unwrap());
+    check("again", expect.again.is_none_or(|wanted| wanted == again))?;
     check("progressing", says(&expect.progressing, decision.progressing.as_ref()))
 }
 

@@ -187,6 +187,12 @@ fn an_invalid_or_suspended_cluster_keeps_its_authority() {
     let status = invalid(&old(), &wrong, Some(8), at(1));
     assert_eq!(holds(&status, STALLED), Some(("InvalidSpec", "spec.config.port: owned")));
     assert_eq!((status.term, status.initialised, status.observed_generation), (4, true, Some(8)));
+    let ready = |status: &MySQLClusterStatus| {
+        status.conditions.iter().find(|one| one.type_ == READY).map(|one| (one.status.clone(), one.reason.clone()))
+    };
+    assert_eq!(ready(&status), Some(("Unknown".into(), "InvalidSpec".into())), "nobody looks");
+    let unborn = invalid(&MySQLClusterStatus::default(), &wrong, Some(1), at(1));
+    assert_eq!((ready(&unborn), holds(&unborn, STALLED).is_some()), (None, true));
     let status = suspended(&status, Some(9), at(2));
     assert_eq!((status.state.as_str(), status.term), ("Suspended", 4));
     assert_eq!(suspended(&status, Some(9), at(3)), status);

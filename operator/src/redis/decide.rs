@@ -184,8 +184,7 @@ fn steady(view: &View<'_>, primary: u32) -> Decision {
     // Who is missing, and what that means for writes.
     decision.degraded = [decision.degraded, acks.degraded].into_iter().flatten().reduce(|members, writes| format!("{members}; {writes}"));
     // Who holds everything shows only in a moment in which a replica spoke later than the primary, which pings it each second.
-    let soon = view.status.acks == 0 && view.desired.replicas > 1;
-    decision.requeue = (acks.settling || waiting.is_some()).then_some(if soon { CHANGING } else { SETTLING });
+    decision.requeue = (acks.settling || waiting.is_some()).then_some(if acks.soon { CHANGING } else { SETTLING });
     rollout.apply(view, decision)
 }
 

@@ -4,7 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use crds::redis::{Durability, Engine, Persistence, RESERVED_USERS, RedisReplication, RedisReplicationSpec, SentinelAuth, Tls, User};
+use crds::redis::{
+    Durability, EMPTY_SAVE, Engine, MAX_ALL_RULES, Persistence, RESERVED_USERS, RedisReplication, RedisReplicationSpec, SentinelAuth, Tls,
+    User, long_rules,
+};
+use crds::shared::ClusterStatus;
 
 use super::{Redis, option};
 use crate::desired::Given;
@@ -15,8 +19,6 @@ use crate::names;
 const MAX_REPLICAS: u8 = 31;
 /// Longest rules of one user, in bytes.
 const MAX_RULES: usize = 1024;
-/// Longest rules of all users: an order with all of them stays below what a sidecar reads.
-const MAX_ALL_RULES: usize = 20 * 1024;
 /// Rules that say what only the operator says: who is let in, and with which password.
 const OWNED_RULES: [&str; 8] = ["on", "off", "nopass", "resetpass", "reset", "clearselectors", "sanitize-payload", "skip-sanitize-payload"];
 
@@ -71,7 +73,13 @@ pub fn validate(cluster: &RedisReplication) -> Result<Desired, Invalid> {
         suspend: spec.suspend,
         hibernate: spec.hibernate,
     };
-    given.check(option::parse, |name| own(spec, name))
+    let desired: Desired = given.check(option::parse, |name| own(spec, name))?;
+    let saves = desired.config.get("save").is_none_or(|value| value.contains(|char| !matches!(char, ' ' | '"' | '\'')));
+    // One that is born was admitted by an older definition: an update of the operator does not take its failover away.
+    if desired.own.persistence == Persistence::Snapshot && !saves && !cluster.status.as_ref().is_some_and(ClusterStatus::is_born) {
+        return Err(Invalid::new("spec.config.save", EMPTY_SAVE));
+    }
+    Ok(desired)
 }
 
 fn own(spec: &RedisReplicationSpec, name: &str) -> Result<Own, Invalid> {
@@ -116,10 +124,7 @@ fn users(users: &[User], cluster: &str) -> Result<(), Invalid> {
     let plain = |text: &str| !text.is_empty() && text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     let ours = [names::system(cluster), names::app(cluster), names::users(cluster), names::tls(cluster), names::ca(cluster)];
     if users.iter().map(|user| user.rules.len()).sum::<usize>() > MAX_ALL_RULES {
-        return Err(Invalid::new(
-            "spec.users",
-            format!("the rules of all users have at most {MAX_ALL_RULES} bytes; use categories (+@read)"),
-        ));
+        return Err(Invalid::new("spec.users", long_rules()));
     }
     let mut seen = BTreeSet::new();
     for (at, user) in users.iter().enumerate() {
@@ -184,6 +189,20 @@ pub(super) mod tests {
         assert_eq!(check(json!({"replicas": 2, "durability": {"minReplicasToWrite": 0}})).unwrap().own.min_replicas, 0);
     }
 
+    /// An operator that is updated would not look after it any more.
+    #[test]
+    fn a_born_cluster_that_never_saves_is_still_looked_after() {
+        let object = |initialised: bool| {
+            json!({"apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication",
+                "metadata": {"name": "cache", "namespace": "shop", "uid": "u"}, "status": {"initialised": initialised},
+                "spec": {"storage": {"size": "1Gi"}, "persistence": "Snapshot", "config": {"save": ""}}})
+        };
+        assert!(validate(&serde_json::from_value(object(true)).unwrap()).is_ok());
+        assert_eq!(validate(&serde_json::from_value(object(false)).unwrap()).unwrap_err().field, "spec.config.save");
+        assert!(check(json!({"persistence": "Snapshot"})).is_ok() && check(json!({"config": {"save": ""}})).is_ok());
+        assert!(check(json!({"persistence": "Snapshot", "config": {"save": "900 1"}})).is_ok());
+    }
+
     /// The API server refuses all of this; an older definition may not.
     #[test]
     fn what_cannot_be_meant_is_refused_by_the_name_of_its_field() {
@@ -204,6 +223,8 @@ pub(super) mod tests {
             (json!({"sentinel": {"masterName": "a b"}}), "spec.sentinel.masterName"),
             (json!({"config": {"port": 1}}), "spec.config.port"),
             (json!({"config": {"save": "\""}}), "spec.config.save"),
+            (json!({"persistence": "Snapshot", "config": {"save": ""}}), "spec.config.save"),
+            (json!({"persistence": "Snapshot", "config": {"save": " '' "}}), "spec.config.save"),
             (json!({"users": [{"name": "a"}, {"name": "a"}]}), "spec.users[1].name"),
             (user(json!({"name": "understudy-x"})), "spec.users[0].name"),
             (user(json!({"name": "a/b"})), "spec.users[0].name"),
@@ -219,8 +240,12 @@ pub(super) mod tests {
         ] {
             assert_eq!(check(spec.clone()).unwrap_err().field, field, "{spec}");
         }
-        let many: Vec<_> = (0..64).map(|n| json!({"name": format!("u{n}"), "rules": "x".repeat(1000)})).collect();
-        assert_eq!(check(json!({"users": many})).unwrap_err().field, "spec.users");
+        let many = |first: usize| {
+            let rules = |n: u8| "x".repeat(if n == 0 { first } else { 320 });
+            json!({"users": (0..64).map(|n| json!({"name": format!("u{n}"), "rules": rules(n)})).collect::<Vec<_>>()})
+        };
+        assert!(check(many(320)).is_ok());
+        assert_eq!(check(many(321)).unwrap_err().field, "spec.users");
         assert!(check(user(json!({"name": "default", "rules": "~app:* &* +@read (~other:* +get)"}))).is_ok());
     }
 }

@@ -72,8 +72,9 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     let unapplied =
         |ordinal: u32| view.held(ordinal).zip(view.executed(ordinal)).map_or(0, |(held, executed)| held.minus(executed).count());
     let best = complete.min_by_key(|ordinal| (*ordinal >= view.desired.replicas, unapplied(*ordinal), *ordinal));
-    let consented = named.or_else(|| consented(view)).filter(|ordinal| *ordinal == old || stopped(*ordinal));
-    if let Some(to) = consented.filter(|ordinal| stopped(*ordinal) && waiting.is_empty()) {
+    // Who is consented to now, before who was when it began: that one may have been lost since.
+    let consented = [consented(view), named].into_iter().flatten().find(|ordinal| stopped(*ordinal));
+    if let Some(to) = consented.filter(|_| waiting.is_empty()) {
         return lead(view, change, to, Why::Consent);
     }
     if let Some(to) = best.filter(|_| safe) {

@@ -10,8 +10,9 @@ use sidecar_protocol::redis::{Part, Position, ProblemCode, Relation, Role};
 
 use super::view::epochs;
 use super::{Authority, View};
+use crate::redis::observed::Seen;
 
-/// A member that is silent for this long is shut out, so that it can leave the set, in seconds.
+/// A member that is silent for this long is gone, and shut out so that it can leave the set, in seconds.
 const CUT_OFF_SECONDS: i64 = 5;
 
 /// What to do about acknowledgements.
@@ -21,6 +22,8 @@ pub struct Plan {
     pub intent: Option<(String, Authority)>,
     /// A change is under way that no event will announce.
     pub settling: bool,
+    /// Somebody is connected who may be in step at any moment.
+    pub soon: bool,
     /// What is missing, if anything.
     pub degraded: Option<String>,
 }
@@ -61,9 +64,17 @@ fn bars(view: &View<'_>, primary: u32, ordinal: u32) -> bool {
     if view.is_fenced(ordinal) || lets_go(view, primary, ordinal) || is_stranger(view, primary, ordinal) {
         return true;
     }
-    let gone = view.silent_seconds(ordinal).is_some_and(|seconds| seconds >= CUT_OFF_SECONDS) || view.member(ordinal).is_none();
     // Once shut out it stays so until it has left the set: nobody knows what it would acknowledge meanwhile.
-    gone && !is_online(view, primary, ordinal) && (spared(view, primary, ordinal) || is_barred(view, primary, ordinal))
+    is_gone(view, ordinal) && !is_online(view, primary, ordinal) && (spared(view, primary, ordinal) || is_barred(view, primary, ordinal))
+}
+
+/// It has no pod, its server does not answer or loads, or it has said nothing for a while.
+fn is_gone(view: &View<'_>, ordinal: u32) -> bool {
+    let Some(member) = view.member(ordinal).filter(|member| member.pod.is_some()) else { return true };
+    match &member.report {
+        Seen::Silent { .. } => view.silent_seconds(ordinal).is_some_and(|seconds| seconds >= CUT_OFF_SECONDS),
+        Seen::Answered(_) => !view.runs(ordinal) || view.loads(ordinal),
+    }
 }
 
 /// It leaves with a smaller cluster, and enough others acknowledge without it.
@@ -126,10 +137,15 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
         let reason = format!("a client that waits for {} replicas loses nothing", target(view));
         return record(reason, Authority { acks: target(view), ..now });
     }
+    // Without a promise nobody has to hold what one that goes acknowledged: who is to count later must be past where the primary is now.
+    let passed = || epochs(view.lineage().forked_at(held));
     if let Some((name, rest)) = leave(view, primary, held) {
+        // Nobody holds anything any more when the last one goes: it is promised again when somebody has it all.
+        let acks = status.acks.min(size(&rest));
+        let history = if acks == 0 { passed() } else { now.history.clone() };
         return record(
             format!("{name} leaves the set of those that acknowledge: the others hold all that it may have"),
-            Authority { ack_set: rest, ..now },
+            Authority { ack_set: rest, acks, history, ..now },
         );
     }
     let joining = joiners(view, primary);
@@ -139,7 +155,8 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
         return record(format!("{names} may replicate from now on"), Authority { ack_set, ..now });
     }
     if let Some((name, ack_set)) = renewed(view, primary, held) {
-        return record(format!("{name} has other data than before"), Authority { ack_set, ..now });
+        let history = if status.acks == 0 { passed() } else { now.history.clone() };
+        return record(format!("{name} has other data than before"), Authority { ack_set, history, ..now });
     }
     let in_step = status.ack_set.iter().any(|member| is_in_step(view, primary, member));
     let holders = holders(view, &status.ack_set, held).max(u32::from(in_step));
@@ -150,7 +167,11 @@ pub fn plan(view: &View<'_>, primary: u32) -> Plan {
     let leaving = status.ack_set.iter().filter_map(|member| view.ordinal(&member.name)).any(|ordinal| bars(view, primary, ordinal));
     let other = status.ack_set.iter().any(|member| replaced(view, member));
     let growing = min_replicas(view, primary) < view.desired.own.min_replicas;
-    Plan { intent: None, settling: leaving || other || growing || status.acks < target(view), degraded: degraded(view, primary) }
+    // Who comes is announced: its connection is an event.
+    let counting = status.acks < target(view)
+        && status.ack_set.iter().filter_map(|member| view.ordinal(&member.name)).any(|ordinal| is_online(view, primary, ordinal));
+    let settling = leaving || other || growing || counting;
+    Plan { intent: None, settling, soon: counting && status.acks == 0, degraded: degraded(view, primary) }
 }
 
 /// Fewer replicas than a write needs, in words.
@@ -173,6 +194,10 @@ fn holders(view: &View<'_>, set: &[AckMember], history: &Position) -> u32 {
     u32::try_from(set.iter().filter(holds).count()).unwrap_or(u32::MAX)
 }
 
+fn size(set: &[AckMember]) -> u32 {
+    u32::try_from(set.len()).unwrap_or(u32::MAX)
+}
+
 /// Whoever the primary has shut out, once the rest hold all that it holds.
 fn leave(view: &View<'_>, primary: u32, held: &Position) -> Option<(String, Vec<AckMember>)> {
     let out = |member: &&AckMember| {
@@ -180,7 +205,7 @@ fn leave(view: &View<'_>, primary: u32, held: &Position) -> Option<(String, Vec<
     };
     let leaver = view.status.ack_set.iter().find(out)?;
     let rest: Vec<AckMember> = view.status.ack_set.iter().filter(|member| *member != leaver).cloned().collect();
-    let needed = view.status.acks.min(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+    let needed = view.status.acks.min(size(&rest));
     (holders(view, &rest, held) >= needed).then(|| (leaver.name.clone(), rest))
 }
 
@@ -188,7 +213,7 @@ fn leave(view: &View<'_>, primary: u32, held: &Position) -> Option<(String, Vec<
 /// was let in; and what is acknowledged since is on whoever is let in. What a busy primary says of where it is can never be waited for.
 fn is_in_step(view: &View<'_>, primary: u32, member: &AckMember) -> bool {
     let lineage = view.lineage();
-    let fork = lineage.0.iter().rev().nth(1).and_then(|before| before.end).filter(|end| *end != u64::MAX).unwrap_or(0);
+    let fork = lineage.fork();
     let Some(ordinal) = view.ordinal(&member.name).filter(|ordinal| view.follows(*ordinal, primary) && is_online(view, primary, *ordinal))
     else {
         return false;
@@ -210,7 +235,7 @@ fn renewed(view: &View<'_>, primary: u32, held: &Position) -> Option<(String, Ve
 fn joiners(view: &View<'_>, primary: u32) -> Vec<AckMember> {
     (0..view.desired.replicas)
         .filter(|ordinal| *ordinal != primary && view.runs(*ordinal) && recorded(view, *ordinal).is_none())
-        .filter(|ordinal| !view.is_fenced(*ordinal) && !is_stranger(view, primary, *ordinal))
+        .filter(|ordinal| !view.is_fenced(*ordinal) && !view.loads(*ordinal) && !is_stranger(view, primary, *ordinal))
         .filter_map(|ordinal| view.joins(ordinal))
         .collect()
 }

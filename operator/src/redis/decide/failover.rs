@@ -4,9 +4,11 @@
 //! that returns in the middle is held closed; with an append-only file it leads again when no quorum can be asked, since it holds all that it
 //! acknowledged. Without one, what is left when everybody has answered is all that there will ever be, and the best of it leads.
 
+use std::time::Duration;
+
 use crds::redis::{AckMember, Persistence};
 use crds::shared::{Transition, TransitionKind};
-use sidecar_protocol::redis::{Part, Position};
+use sidecar_protocol::redis::{Part, Position, Relation};
 
 use super::alarm::{self, Alarm, has_quorum, quorum};
 use super::view::epochs;
@@ -48,7 +50,7 @@ fn consented(view: &View<'_>) -> Option<u32> {
 /// Goes on: freeze replicas, read positions, choose, promote.
 pub fn go_on(view: &View<'_>, primary: u32, change: &Transition) -> Decision {
     match change.to.as_deref().and_then(|name| view.ordinal(name)) {
-        Some(to) if change.promoting => promote(view, to),
+        Some(to) if change.promoting => promote(view, to, State::FailingOver),
         named => choose(view, primary, change, named),
     }
 }
@@ -60,11 +62,14 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     let positions: Vec<(u32, &Position)> =
         others.iter().filter(|o| frozen(**o)).filter_map(|ordinal| Some((*ordinal, view.position(*ordinal)?))).collect();
     let voters: Vec<u32> = alarm::voters(view, old).into_iter().filter(|ordinal| frozen(*ordinal)).collect();
-    let waiting: Vec<u32> = others.iter().copied().filter(|ordinal| view.runs(*ordinal) && !frozen(*ordinal)).collect();
+    // One that loads receives nothing, and cannot stand still before it is done: it was restarted, and is no voter.
+    let moves = |ordinal: u32| view.runs(ordinal) && !view.loads(ordinal) && !frozen(ordinal);
+    let waiting: Vec<u32> = others.iter().copied().filter(|ordinal| moves(*ordinal)).collect();
     let safe = quorum(view).is_some_and(|quorum| voters.len() >= quorum);
 
-    let consented = named.or_else(|| consented(view)).filter(|ordinal| *ordinal == old || frozen(*ordinal));
-    if let Some(to) = consented.filter(|ordinal| frozen(*ordinal) && waiting.is_empty()) {
+    // Who is consented to now, before who was when it began: that one may have been lost since.
+    let consented = [consented(view), named].into_iter().flatten().find(|ordinal| frozen(*ordinal));
+    if let Some(to) = consented.filter(|_| waiting.is_empty() || view.unavailable_seconds() > PATIENCE_SECONDS) {
         return lead(view, change, to, Why::Consent);
     }
     // I3: the promoted member holds every position that was read of those that may have acknowledged.
@@ -127,13 +132,15 @@ fn rest(view: &View<'_>, old: u32, positions: &[(u32, &Position)]) -> Rest {
     let mine = view.position(old).map(|held| (old, held));
     let mut held: Vec<(u32, &Position)> = positions.iter().copied().chain(mine).collect();
     let forgets = view.desired.own.persistence == Persistence::None;
-    // A process that is another one than was recorded began with nothing.
-    held.retain(|(ordinal, _)| !forgets || acks::counts(view, *ordinal) || *ordinal == old && !view.lost_its_data(old));
+    let lineage = view.lineage();
+    // A process that is another one than was recorded began with nothing, under a name of its own. Whoever is in the primary's past,
+    // recorded or not, is there with what it copied.
+    let same = |ordinal: u32| acks::counts(view, ordinal) || ordinal == old && !view.lost_its_data(old);
+    held.retain(|(ordinal, held)| !forgets || same(*ordinal) || lineage.relation(held) != Relation::Foreign);
     if held.is_empty() {
         // A snapshot that is gone was on a volume: somebody may bring that back.
         return if forgets { Rest::Nothing(0) } else { Rest::Unknown };
     }
-    let lineage = view.lineage();
     let best = held.iter().filter(|(ordinal, mine)| !view.is_fenced(*ordinal) && held.iter().all(|(_, other)| lineage.covers(mine, other)));
     best.map(|(ordinal, _)| *ordinal).min().map_or(Rest::Unknown, Rest::Leads)
 }
@@ -196,19 +203,15 @@ fn explain(view: &View<'_>, old: u32, positions: &[(u32, &Position)], waiting: &
     let name = view.desired.member_name(old);
     if !waiting.is_empty() {
         let names = waiting.iter().map(|ordinal| view.desired.member_name(*ordinal)).collect::<Vec<_>>().join(", ");
-        return Decision::new(view, State::FailingOver, format!("{name} is lost; waiting for {names} to stop receiving"))
-            .progressing(Some(CHANGING));
+        return wait(view, positions, CHANGING, format!("{name} is lost; waiting for {names} to stop receiving"));
     }
-    let silent: Vec<String> = view.observed.members.keys().filter(|o| !view.runs(**o)).map(|o| view.desired.member_name(*o)).collect();
+    if let Some(loading) = view.loading(old).filter(|_| !safe && leads_on(view, old)) {
+        return Decision::new(view, State::FailingOver, format!("{name} {loading}, and leads on with them")).progressing(Some(SETTLING));
+    }
+    let mute = |ordinal: &&u32| !view.runs(**ordinal) || view.loads(**ordinal);
+    let silent: Vec<String> = view.observed.members.keys().filter(mute).map(|o| view.desired.member_name(*o)).collect();
     if !silent.is_empty() && !safe {
-        let reason = format!("{name} is lost; waiting for {} to answer", silent.join(", "));
-        let mut decision = Decision::new(view, State::FailingOver, reason).progressing(Some(SETTLING));
-        if view.unavailable_seconds() > PATIENCE_SECONDS {
-            decision.state = State::Lost;
-            decision.reason = format!("{}. {}", decision.reason, ask(view, positions));
-            decision = decision.stalled("WaitingForMembers");
-        }
-        return decision;
+        return wait(view, positions, SETTLING, format!("{name} is lost; waiting for {} to answer", silent.join(", ")));
     }
     if positions.is_empty() && view.position(old).is_none() {
         let reason = "nobody holds data any more; a cluster that led is never begun anew: restore a backup into a new RedisReplication, or bring a volume back";
@@ -216,6 +219,22 @@ fn explain(view: &View<'_>, old: u32, positions: &[(u32, &Position)], waiting: &
     }
     let why = if safe { "the histories that are left differ" } else { "an acknowledged write may be on none of the members that are left" };
     Decision::new(view, State::Lost, format!("{name} is lost and {why}. {}", ask(view, positions))).stalled("Lost")
+}
+
+/// Waits, and asks a person when that takes too long.
+fn wait(view: &View<'_>, positions: &[(u32, &Position)], again: Duration, reason: String) -> Decision {
+    let mut decision = Decision::new(view, State::FailingOver, reason).progressing(Some(again));
+    if view.unavailable_seconds() > PATIENCE_SECONDS {
+        decision.state = State::Lost;
+        decision.reason = format!("{}. {}", decision.reason, ask(view, positions));
+        decision = decision.stalled("WaitingForMembers");
+    }
+    decision
+}
+
+/// It comes up with all that it acknowledged, so it leads on by itself when it is there.
+fn leads_on(view: &View<'_>, primary: u32) -> bool {
+    view.writes_ahead() && !view.lost_its_data(primary) && !view.is_fenced(primary)
 }
 
 /// Every position, what a person would do, and how.
@@ -233,15 +252,14 @@ fn ask(view: &View<'_>, positions: &[(u32, &Position)]) -> String {
     )
 }
 
-fn promote(view: &View<'_>, to: u32) -> Decision {
-    if let Some(decision) = begin(view, to, &alarm::of(view, to)) {
-        return decision;
-    }
-    opening(view, to, State::FailingOver)
+/// `to` is to open, unless it is lost in its turn.
+pub fn promote(view: &View<'_>, to: u32, state: State) -> Decision {
+    let alarm = alarm::of(view, to);
+    begin(view, to, &alarm).unwrap_or_else(|| stuck(view, to, &alarm, opening(view, to, state)))
 }
 
 /// `to` is told to open, and routed to in the same pass: the proxies learn of it while it opens.
-pub fn opening(view: &View<'_>, to: u32, state: State) -> Decision {
+fn opening(view: &View<'_>, to: u32, state: State) -> Decision {
     let new = view.desired.member_name(to);
     if view.is_open_primary(to) && view.is_routed(to) {
         // What it writes from now on is recorded with the end of the change.
@@ -263,6 +281,12 @@ pub fn stuck(view: &View<'_>, primary: u32, alarm: &Alarm, mut decision: Decisio
     decision.requeue = Some(if soon { CHANGING } else { SETTLING });
     decision.reason.clone_from(why);
     decision.degraded = Some(why.clone());
+    if let Some(loading) = view.loading(primary).filter(|_| leads_on(view, primary)) {
+        decision.state = State::PrimaryUnavailable;
+        decision.reason = format!("{why}: it {loading}, and leads on with them");
+        decision.degraded = Some(decision.reason.clone());
+        return decision;
+    }
     let receiving = alarm::voters(view, primary).into_iter().any(|ordinal| view.receives_from(ordinal, primary));
     let others = view.observed.members.keys().copied().filter(|ordinal| *ordinal != primary);
     let positions: Vec<_> = others.filter_map(|ordinal| Some((ordinal, view.position(ordinal)?))).collect();

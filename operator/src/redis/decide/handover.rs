@@ -206,7 +206,7 @@ pub fn go_on(view: &View<'_>, to: u32, change: &Transition) -> Decision {
     };
     let (old, new) = (view.desired.member_name(from), view.desired.member_name(to));
     if change.promoting {
-        return promote(view, to);
+        return failover::promote(view, to, State::SwitchingOver);
     }
     if has_changed(view, from, to) {
         // Recorded before anybody else is repointed: from here on it cannot be taken back.
@@ -265,13 +265,12 @@ fn is_ordered_heir(view: &View<'_>, heir: u32, from: u32) -> bool {
     view.accepted(heir).is_some_and(|accepted| matches!(accepted.assignment.part, Part::Replica { heir_of: Some(of), .. } if of == from))
 }
 
-/// The same members acknowledge, with the old primary in the place of the new one: it holds all that the new one does.
+/// The same members acknowledge, with the old primary in the place of the new one: it holds all that the new one does. By the data that it
+/// led with: if it lost those since, it is recorded anew like anybody else.
 fn ack_set_after(view: &View<'_>, from: u32, to: u32) -> Vec<AckMember> {
     let new = view.desired.member_name(to);
-    let old = view.joins(from).or_else(|| {
-        // Silent just now: it is who led by the last record.
-        Some(AckMember { name: view.desired.member_name(from), identity: view.status.primary_identity.clone()? })
-    });
+    let led = view.status.primary_identity.clone();
+    let old = led.map(|identity| AckMember { name: view.desired.member_name(from), identity }).or_else(|| view.joins(from));
     view.status.ack_set.iter().filter(|member| member.name != new).cloned().chain(old).collect()
 }
 
@@ -289,11 +288,4 @@ fn take_back(view: &View<'_>, from: u32, to: u32, why: &str) -> Decision {
     let authority =
         Authority { term: view.status.term + 1, primary: Some(old.clone()), transition: Some(change), ..Authority::of(view.status) };
     Decision::claim(view, State::SwitchingOver, format!("the hand-over from {old} to {new} is taken back: {why}"), authority)
-}
-
-fn promote(view: &View<'_>, to: u32) -> Decision {
-    if let Some(claim) = failover::begin(view, to, &alarm::of(view, to)) {
-        return claim;
-    }
-    failover::opening(view, to, State::SwitchingOver)
 }

@@ -77,6 +77,19 @@ impl<'a> View<'a> {
         self.state(ordinal).is_some_and(|state| state.data == Data::Empty)
     }
 
+    /// It reads its own files, not a copy: it was restarted, and follows nobody yet.
+    pub fn loads(&self, ordinal: u32) -> bool {
+        self.loading(ordinal).is_some()
+    }
+
+    /// The same, in words: in tens of percent, since each figure is a write of the status.
+    pub fn loading(&self, ordinal: u32) -> Option<String> {
+        match self.state(ordinal).filter(|state| state.role != Role::Replica)?.data {
+            Data::Loading { percent } => Some(format!("loads its data ({}%)", percent / 10 * 10)),
+            _ => None,
+        }
+    }
+
     /// It holds other data than the ones that were recorded to lead: certain, not unknown. A volume or a process that is new has others, even
     /// when there are none yet.
     pub fn lost_its_data(&self, ordinal: u32) -> bool {

@@ -42,7 +42,7 @@ pub struct Position {
 pub struct Ancestor {
     /// The history.
     pub replid: ReplId,
-    /// How many bytes of it; `None` while it is still being written.
+    /// How many bytes of it, 0 where there is no part of it any more; `None` while it is still being written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<u64>,
 }
@@ -122,7 +122,8 @@ impl Lineage {
             None if position.before.as_ref().is_some_and(|before| self.end_of(&before.replid).is_some()) => Relation::Ahead,
             None => Relation::Foreign,
             Some(None) => Relation::Contained,
-            Some(Some(end)) if position.offset <= end => Relation::Contained,
+            // Of a history that was given up nothing is held, however little there is of it.
+            Some(Some(end)) if end > 0 && position.offset <= end => Relation::Contained,
             Some(Some(_)) => Relation::Ahead,
         }
     }
@@ -147,12 +148,37 @@ impl Lineage {
         self.0.last().filter(|last| last.end.is_none()).map(|last| &last.replid)
     }
 
-    /// The same past after somebody with `held` leads: what was being written ends where that member is.
+    /// The point from which the primary goes on: who follows it and is past this holds all that it had acknowledged there.
+    #[must_use]
+    pub fn fork(&self) -> u64 {
+        let before = self.0.iter().rev().skip(1).find(|ancestor| ancestor.end != Some(0));
+        before.and_then(|ancestor| ancestor.end).filter(|end| *end != u64::MAX).unwrap_or(0)
+    }
+
+    /// The same past, with where the primary is `now` as the point from which it goes on: one that acknowledged until now does so no more.
+    #[must_use]
+    pub fn forked_at(mut self, now: &Position) -> Self {
+        let Some(open) = self.0.pop_if(|last| last.end.is_none()) else { return self };
+        let end = (open.replid == now.replid).then_some(now.offset);
+        if let Some(end) = end {
+            // One such point a history.
+            let _ = self.0.pop_if(|last| last.replid == open.replid);
+            self.0.push(Ancestor { end: Some(end), ..open.clone() });
+        }
+        self.0.push(open);
+        self.bounded()
+    }
+
+    /// The same past after somebody with `held` leads: what was being written ends where that member is. It has nothing of what began after
+    /// the newest history that it is in, so who comes back with some of that is ahead, and keeps it apart.
     #[must_use]
     pub fn ended_at(mut self, held: &Position) -> Self {
-        for ancestor in &mut self.0 {
-            if let Some(end) = held.holds(&ancestor.replid) {
-                ancestor.end = Some(ancestor.end.map_or(end, |known| known.min(end)));
+        let newest = self.0.iter().rposition(|ancestor| held.holds(&ancestor.replid).is_some());
+        for (index, ancestor) in self.0.iter_mut().enumerate() {
+            match held.holds(&ancestor.replid) {
+                Some(end) => ancestor.end = Some(ancestor.end.map_or(end, |known| known.min(end))),
+                None if newest.is_none_or(|newest| index > newest) => ancestor.end = Some(0),
+                None => {}
             }
         }
         // A history of which the new primary's own words say nothing ended before it began: nothing more is known of where.
@@ -256,6 +282,32 @@ mod tests {
     fn the_end_of_a_history_never_moves_on() {
         let lineage = Lineage::default().written(&at("a", 1)).ended_at(&at("a", 50)).ended_at(&at("a", 70));
         assert_eq!(lineage.end_of(&ReplId("a".into())), Some(Some(50)));
+    }
+
+    #[test]
+    fn what_began_after_the_new_primary_stood_still_is_no_past_of_it() {
+        let failed_over = Lineage::default().written(&at("a", 1)).ended_at(&at("a", 100)).written(&after("b", 100, "a", 100));
+        let lineage = failed_over.clone().ended_at(&at("a", 90)).written(&after("d", 90, "a", 90));
+        assert_eq!(lineage.relation(&at("a", 90)), Relation::Contained);
+        // With the history before it, without it as after a full copy, and before anything was written.
+        for lost in [after("b", 500, "a", 100), at("b", 500), at("b", 0), at("a", 91)] {
+            assert_eq!(lineage.relation(&lost), Relation::Ahead, "{lost}");
+        }
+        let led_by_another = failed_over.ended_at(&at("z", 7)).written(&after("y", 7, "z", 7));
+        assert_eq!(led_by_another.relation(&at("b", 500)), Relation::Ahead);
+        assert_eq!((lineage.fork(), led_by_another.fork()), (90, 7));
+    }
+
+    #[test]
+    fn the_point_from_which_a_primary_goes_on_moves_within_its_history() {
+        let lineage = Lineage::default().written(&at("a", 1)).ended_at(&at("a", 100)).written(&after("b", 100, "a", 100));
+        assert_eq!(lineage.fork(), 100);
+        let moved = lineage.forked_at(&at("b", 150)).forked_at(&at("b", 170));
+        assert_eq!((moved.fork(), moved.0.len(), moved.current()), (170, 3, Some(&ReplId("b".into()))));
+        assert_eq!(moved.clone().forked_at(&at("c", 900)), moved, "of another history");
+        assert_eq!(moved.clone().written(&at("b", 900)), moved);
+        assert_eq!(moved.relation(&at("b", 900)), Relation::Contained);
+        assert_eq!(moved.ended_at(&at("b", 160)).relation(&at("b", 165)), Relation::Ahead);
     }
 
     #[test]
