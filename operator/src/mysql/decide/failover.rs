@@ -47,7 +47,7 @@ fn consented(view: &View<'_>) -> Option<u32> {
 /// Goes on: stop receivers, read positions, choose, promote.
 pub fn go_on(view: &View<'_>, primary: u32, change: &Transition) -> Decision {
     match change.to.as_deref().and_then(|name| view.ordinal(name)) {
-        Some(to) if change.promoting => promote(view, to),
+        Some(to) if change.promoting => promote(view, to, State::FailingOver),
         named => choose(view, primary, change, named),
     }
 }
@@ -174,15 +174,14 @@ fn ask(view: &View<'_>, positions: &[(u32, GtidSet)]) -> String {
     )
 }
 
-fn promote(view: &View<'_>, to: u32) -> Decision {
-    if let Some(decision) = begin(view, to, &alarm::of(view, to)) {
-        return decision;
-    }
-    opening(view, to, State::FailingOver)
+/// `to` is to open, unless it is lost in its turn.
+pub fn promote(view: &View<'_>, to: u32, state: State) -> Decision {
+    let alarm = alarm::of(view, to);
+    begin(view, to, &alarm).unwrap_or_else(|| stuck(view, to, &alarm, opening(view, to, state)))
 }
 
 /// `to` is told to open, and routed to in the same pass: the proxies learn of it while it opens.
-pub fn opening(view: &View<'_>, to: u32, state: State) -> Decision {
+fn opening(view: &View<'_>, to: u32, state: State) -> Decision {
     let new = view.desired.member_name(to);
     if view.is_open_primary(to) && view.is_routed(to) {
         let authority = Authority { transition: None, ..Authority::of(view.status) };

@@ -204,7 +204,7 @@ pub fn go_on(view: &View<'_>, to: u32, change: &Transition) -> Decision {
     };
     let (old, new) = (view.desired.member_name(from), view.desired.member_name(to));
     if change.promoting {
-        return promote(view, to);
+        return failover::promote(view, to, State::SwitchingOver);
     }
     // It went in the middle: nobody was told to open, so the recorded set still holds all that it acknowledged.
     if let Some(claim) = failover::begin(view, from, &alarm::of(view, from)) {
@@ -254,11 +254,4 @@ fn take_back(view: &View<'_>, from: u32, to: u32, why: &str) -> Decision {
     let authority =
         Authority { term: view.status.term + 1, primary: Some(old.clone()), transition: Some(change), ..Authority::of(view.status) };
     Decision::claim(view, State::SwitchingOver, format!("the hand-over from {old} to {new} is taken back: {why}"), authority)
-}
-
-fn promote(view: &View<'_>, to: u32) -> Decision {
-    if let Some(claim) = failover::begin(view, to, &alarm::of(view, to)) {
-        return claim;
-    }
-    failover::opening(view, to, State::SwitchingOver)
 }
