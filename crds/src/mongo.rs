@@ -68,6 +68,7 @@ pub struct MongoReplicaSetSpec {
     /// Image of MongoDB 4.4 or newer, with the tools of the official image.
     #[serde(default = "default_image")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = shared::plain_image("mongo:8.0"))]
     pub image: String,
 
     /// When the image is pulled; Kubernetes' default applies if absent.
@@ -93,7 +94,6 @@ pub struct MongoReplicaSetSpec {
     #[schemars(schema_with = "config_schema")]
     #[x_kube(
         validation = Rule::new("self.all(name, size(name) <= 128 && name.matches('^[a-zA-Z][a-zA-Z0-9_]*([.][a-zA-Z][a-zA-Z0-9_]*)*$'))").message("config: option names are paths as in mongod.conf, such as storage.wiredTiger.engineConfig.cacheSizeGB"),
-        validation = shared::plain_values(),
         validation = Rule::new(owned_rule()).message(OWNED_MESSAGE)
     )]
     pub config: BTreeMap<String, OptionValue>,

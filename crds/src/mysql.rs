@@ -56,6 +56,7 @@ pub struct MySQLClusterSpec {
     /// Image of MySQL 8.0.26 or newer, 8.4 or 9.x, with the tools of the official image.
     #[serde(default = "default_image")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = shared::plain_image("mysql:8.4"))]
     pub image: String,
 
     /// When the image is pulled; Kubernetes' default applies if absent.
@@ -81,7 +82,6 @@ pub struct MySQLClusterSpec {
     #[schemars(schema_with = "config_schema")]
     #[x_kube(
         validation = Rule::new("self.all(name, name.matches('^[a-z][a-z0-9_.-]{0,63}$'))").message("config: option names are lower-case letters, digits, '_', '-' and '.', as in my.cnf, without leading dashes"),
-        validation = shared::plain_values(),
         validation = Rule::new(owned_rule()).message(OWNED_MESSAGE)
     )]
     pub config: BTreeMap<String, OptionValue>,

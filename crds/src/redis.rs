@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::shared::{
     self, HandoverRequest, OptionValue, PodOptions, PullPolicy, Services, Storage, Transition, Update, config_schema, default_lag,
-    default_replicas,
+    default_replicas, pattern,
 };
 
 /// A Redis or Valkey primary with replicas: failover that keeps what WAIT acknowledged, and an answer to clients that ask a Sentinel.
@@ -38,6 +38,7 @@ use crate::shared::{
     validation = shared::plain_name(),
     validation = shared::same_class(),
     validation = shared::no_smaller(),
+    validation = Rule::new("!has(self.spec.users) || self.spec.users.all(user, !has(user.secret) || !user.secret.matches('-(system|app|users|tls|ca)$') || user.secret.substring(0, user.secret.lastIndexOf('-')) != self.metadata.name)").message("users.secret: this Secret is made by the operator; name one of your own, or leave it out and a password is made"),
     validation = Rule::new("self.spec.tls == oldSelf.spec.tls").message("spec.tls cannot be changed: members are updated one by one and could not understand each other meanwhile; create a second RedisReplication and move the data"),
     validation = Rule::new("self.spec.persistence == oldSelf.spec.persistence").message("spec.persistence cannot be changed: a member that starts with another mode does not read what it wrote in this one; create a second RedisReplication and move the data")
 )]
@@ -45,7 +46,8 @@ use crate::shared::{
     validation = shared::suspended_or_asleep(),
     validation = shared::partition_by_operator(),
     validation = Rule::new("!has(self.durability.minReplicasToWrite) || self.durability.minReplicasToWrite < self.replicas").message("durability.minReplicasToWrite: the primary has only replicas - 1 replicas, so no write would ever be taken; write a smaller number"),
-    validation = Rule::new("!(self.hibernate && self.persistence == 'None')").message("hibernate: with persistence: None everything would be forgotten; delete the object if that is meant")
+    validation = Rule::new("!(self.hibernate && self.persistence == 'None')").message("hibernate: with persistence: None everything would be forgotten; delete the object if that is meant"),
+    validation = Rule::new("self.persistence != 'Snapshot' || !has(self.config) || !('save' in self.config) || !string(self.config['save']).matches('^[ \\\\x22\\\\x27]*$')").message(EMPTY_SAVE)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RedisReplicationSpec {
@@ -57,6 +59,7 @@ pub struct RedisReplicationSpec {
     /// Image of Redis 6.2 or newer, or Valkey, with the tools of the official image.
     #[serde(default = "default_image")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = shared::plain_image("valkey/valkey:8"))]
     pub image: String,
 
     /// What the image must hold; whichever it does if absent.
@@ -89,10 +92,9 @@ pub struct RedisReplicationSpec {
     /// one by one, the primary last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 128))]
-    #[schemars(schema_with = "config_schema")]
+    #[schemars(schema_with = "words_schema")]
     #[x_kube(
         validation = Rule::new("self.all(name, name.matches('^[a-z][a-z0-9-]{0,63}$'))").message("config: option names are lower-case letters, digits and '-', as in redis.conf"),
-        validation = shared::plain_values(),
         validation = Rule::new(owned_rule()).message(OWNED_MESSAGE)
     )]
     pub config: BTreeMap<String, OptionValue>,
@@ -103,8 +105,11 @@ pub struct RedisReplicationSpec {
 
     /// Accounts of applications. Their passwords and addresses are in the Secret `NAME-app`. One that is taken out of here can no longer log in.
     #[serde(default = "default_users")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, other.name == one.name))").message("users: each name once"))]
+    #[schemars(length(max = MAX_USERS))]
+    #[x_kube(
+        validation = Rule::new("self.all(one, self.exists_one(other, other.name == one.name))").message("users: each name once"),
+        validation = Rule::new(all_rules()).message(format!("users: {}", long_rules()).as_str())
+    )]
     pub users: Vec<User>,
 
     /// For how long the password before the last one is still taken, in seconds.
@@ -362,6 +367,21 @@ pub struct MemberStatus {
     pub message: Option<String>,
 }
 
+/// Most users.
+const MAX_USERS: usize = 64;
+
+/// Longest rules of all users, in bytes: an order with all of them stays below what a sidecar reads.
+pub const MAX_ALL_RULES: usize = 20 * 1024;
+
+/// What is said of longer ones.
+#[must_use]
+pub fn long_rules() -> String {
+    format!("the rules of all have at most {MAX_ALL_RULES} characters together; use categories (+@read)")
+}
+
+/// What is said of snapshots that are never taken: a process that was told to end would not take one either.
+pub const EMPTY_SAVE: &str = "config.save: with persistence: Snapshot an empty one would keep nothing, at an orderly end neither; write when to save, such as '3600 1', leave it out for the server's default, or use persistence: None";
+
 /// Keys of `NAME-app` that are no user's.
 pub const RESERVED_USERS: &[&str] = &["host", "port", "sentinel", "masterName"];
 
@@ -433,6 +453,26 @@ pub const OWNED_FAMILIES: &[&str] = &["tls-", "cluster-", "sentinel"];
 fn owned_rule() -> String {
     let names = OWNED_OPTIONS.iter().map(|name| (*name).to_owned()).chain(OWNED_FAMILIES.iter().map(|family| format!("{family}.*")));
     format!("self.all(name, !name.matches('^({})$'))", names.collect::<Vec<_>>().join("|"))
+}
+
+/// The sum of all rules, of a list that is written out: Kubernetes 1.29 does not know how long one is that `map` makes.
+fn all_rules() -> String {
+    let sizes = (0..MAX_USERS).map(|user| format!("size(self) > {user} ? size(self[{user}].rules) : 0")).collect::<Vec<_>>();
+    format!("[{}].sum() <= {MAX_ALL_RULES}", sizes.join(", "))
+}
+
+/// A value is words as redis-server reads them (`operator/src/redis/option.rs`): plain, or ending in quotes, between spaces. What is no text
+/// when it is read, or might not be, is not taken: NUL, and parts of a character.
+fn words_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let double = r"\x22([^\x22\\]|\\[^x]|\\x(0[1-9a-fA-F]|[1-7][0-9a-fA-F]))*\x22";
+    let single = r"\x27([^\x27\\]|\\+[^\\])*\x27";
+    let word = format!(r"[^ \x22\x27]*({double}|{single})?");
+    let advice = "write the value as in redis.conf: quotes in pairs, a space or nothing after the closing one, and an escape in hexadecimal only from x01 to x7f";
+    let mut schema = config_schema(generator);
+    if let Some(value) = schema.get_mut("additionalProperties").and_then(serde_json::Value::as_object_mut) {
+        value.insert("allOf".to_owned(), serde_json::json!([{ "pattern": pattern(&format!("{word}( {word})*"), advice) }]));
+    }
+    schema
 }
 
 const OWNED_MESSAGE: &str = "config: this option is set by the operator (replication, persistence, accounts, TLS, paths: see docs/redis.md, \"Options the operator owns\"); remove it";

@@ -108,6 +108,11 @@ pub(crate) fn no_smaller() -> Rule {
 
 // === Admission rules of the spec ===
 
+/// An image as every runtime takes it.
+pub(crate) fn plain_image(example: &str) -> Rule {
+    Rule::new("self.matches('^[!-~]+$')").message(format!("image: name one such as {example}, without spaces").as_str())
+}
+
 /// Left alone, or put to sleep.
 pub(crate) fn suspended_or_asleep() -> Rule {
     Rule::new("!(self.suspend && self.hibernate)")
@@ -120,10 +125,10 @@ pub(crate) fn partition_by_operator() -> Rule {
         .message("update.partition needs update.strategy: Automatic; with OnDelete you choose the pods yourself")
 }
 
-/// One line of printable text.
-pub(crate) fn plain_values() -> Rule {
-    Rule::new("self.all(name, !string(self[name]).matches('[[:cntrl:]]'))")
-        .message("config: a value is one line of printable text; write each option as an entry of its own")
+/// Labels and annotations that the operator reads are written by it alone.
+fn no_own_keys() -> Rule {
+    Rule::new("self.all(key, key != 'understudy.dev' && !key.startsWith('understudy.dev/'))")
+        .message("pod: labels and annotations under understudy.dev/ are the operator's; choose another name")
 }
 
 /// Value of a database option. The int-or-string of Kubernetes' own types ends at 32 bits, which a cache does not.
@@ -195,9 +200,13 @@ pub enum PullPolicy {
 pub struct PodOptions {
     /// Further labels. Those of the operator win.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    #[x_kube(validation = no_own_keys())]
     pub labels: BTreeMap<String, String>,
     /// Further annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    #[x_kube(validation = no_own_keys())]
     pub annotations: BTreeMap<String, String>,
     /// Node labels that a pod needs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -355,12 +364,25 @@ fn default_grace() -> u32 {
     120
 }
 
+/// Options by name. What a text looks like is a pattern and no rule: Kubernetes before 1.34 takes any int-or-string for as long as a whole
+/// request, so that a rule about each of 128 would cost too much for the definition to be taken.
 pub(crate) fn config_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 128,
-        "additionalProperties": { "x-kubernetes-int-or-string": true, "anyOf": [{ "type": "integer" }, { "type": "string" }], "maxLength": 1024 }
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "maxLength": 1024,
+            "pattern": pattern(r"[^\x00-\x1f\x7f-\x9f]*", "a value is one line of printable text; write each option as an entry of its own")
+        }
     })
+}
+
+/// A pattern that tells the user what to write: the API server shows nothing else of it. Nothing comes after an end, so that the advice takes
+/// no text.
+pub(crate) fn pattern(text: &str, advice: &str) -> String {
+    format!("^{text}$|$ ({advice})")
 }
 
 pub(crate) fn default_replicas() -> u8 {

@@ -73,6 +73,8 @@ async fn the_api_server_takes_the_definition_and_refuses_what_cannot_be_meant() 
         ("too many", json!({"storage": {"size": "1Gi"}, "replicas": 32}), &["spec.replicas"]),
         ("bad size", json!({"storage": {"size": "ten"}}), &["spec.storage", "such as 10Gi"]),
         ("zero size", json!({"storage": {"size": "0"}}), &["spec.storage", "such as 10Gi"]),
+        ("bad image", json!({"storage": {"size": "1Gi"}, "image": "mysql: 8.4"}), &["spec.image", "such as mysql:8.4"]),
+        ("our label", json!({"storage": {"size": "1Gi"}, "pod": {"labels": {"understudy.dev/cluster": "x"}}}), &["spec.pod.labels"]),
         ("contradiction", json!({"storage": {"size": "1Gi"}, "suspend": true, "hibernate": true}), &["set one of them"]),
         ("partition", json!({"storage": {"size": "1Gi"}, "update": {"strategy": "OnDelete", "partition": 1}}), &["update.partition"]),
         ("owned option", json!({"storage": {"size": "1Gi"}, "config": {"server-id": 7}}), &["spec.config", "set by the operator"]),
@@ -149,6 +151,8 @@ async fn a_redis_replication_is_taken_with_all_that_is_long_and_refused_where_it
         spec
     };
 
+    let users = |rules: String| (0..64).map(|n| json!({"name": format!("user{n}"), "rules": format!("~*{rules}")})).collect::<Vec<Value>>();
+
     let stored = user.apply("cache", spec(json!({}))).await?;
     let typed: RedisReplication = serde_json::from_value(json!({
         "apiVersion": "understudy.dev/v1alpha1", "kind": "RedisReplication", "metadata": {"name": "cache"}, "spec": spec(json!({})),
@@ -162,6 +166,15 @@ async fn a_redis_replication_is_taken_with_all_that_is_long_and_refused_where_it
         ("owned family", json!({"config": {"tls-port": 1}}), &["spec.config", "set by the operator"]),
         ("bad option", json!({"config": {"include /etc/passwd": ""}}), &["spec.config", "as in redis.conf"]),
         ("newline", json!({"config": {"save": "1 1\nport 1"}}), &["spec.config", "one line"]),
+        ("open quote", json!({"config": {"proc-title-template": "\""}}), &["spec.config", "quotes in pairs"]),
+        ("glued quote", json!({"config": {"proc-title-template": "'a'b"}}), &["spec.config", "quotes in pairs"]),
+        ("NUL", json!({"config": {"proc-title-template": "\"\\x00\""}}), &["spec.config", "quotes in pairs"]),
+        ("never saves", json!({"persistence": "Snapshot", "config": {"save": " '' "}}), &["config.save", "leave it out"]),
+        ("too long", json!({"config": {"proc-title-template": "\u{1f600}".repeat(1025)}}), &["spec.config"]),
+        ("bad image", json!({"image": "valkey/valkey: 8"}), &["spec.image", "such as valkey/valkey:8"]),
+        ("our annotation", json!({"pod": {"annotations": {"understudy.dev/x": "x"}}}), &["spec.pod.annotations"]),
+        ("our Secret", json!({"users": [{"name": "a", "secret": "bad-users"}]}), &["users.secret", "made by the operator"]),
+        ("many rules", json!({"users": users(" +get".repeat(200))}), &["spec.users", "20480 characters together"]),
         ("too durable", json!({"replicas": 2, "durability": {"minReplicasToWrite": 2}}), &["minReplicasToWrite"]),
         ("negative", json!({"durability": {"minReplicasToWrite": -1}}), &["minReplicasToWrite"]),
         ("forgetful", json!({"persistence": "None", "hibernate": true}), &["would be forgotten"]),
@@ -182,8 +195,10 @@ async fn a_redis_replication_is_taken_with_all_that_is_long_and_refused_where_it
     User::refused(user.apply("cache", spec(json!({"persistence": "Snapshot"}))).await, &["spec.persistence cannot be changed"]);
 
     // What is long is still affordable.
-    let users: Vec<Value> = (0..64).map(|n| json!({"name": format!("user{n}"), "rules": format!("~*{}", " +get".repeat(200))})).collect();
-    let config = (0..128).map(|n| (format!("option-{n}"), json!("v".repeat(1000)))).collect::<serde_json::Map<_, _>>();
-    user.apply("long", spec(json!({"users": users, "config": config}))).await?;
+    let values = ["v".repeat(1024), "\u{1f600}".repeat(1024), "'a' ".repeat(256)];
+    let config = (0..128).map(|n| (format!("option-{n}"), json!(values[n % 3]))).collect::<serde_json::Map<_, _>>();
+    user.apply("long", spec(json!({"users": users(" +get".repeat(63)), "config": config}))).await?;
+    // The Secrets of another cluster are not ours.
+    user.apply("other", spec(json!({"users": [{"name": "a", "secret": "cache-users"}]}))).await?;
     Ok(())
 }

@@ -30,6 +30,8 @@ fn the_shared_rules_hold() {
     refused(&set(json!({"suspend": true, "hibernate": true})), "set one of them");
     refused(&set(json!({"update": {"strategy": "OnDelete", "partition": 1}})), "needs update.strategy: Automatic");
     refused(&set(json!({"storage": {"size": "ten"}})), "write a positive quantity such as 10Gi");
+    refused(&set(json!({"image": "mongo: 8.0"})), "name one such as mongo:8.0");
+    refused(&set(json!({"pod": {"labels": {"understudy.dev/cluster": "x"}}})), "are the operator's");
     refused_change(&set(json!({})), &set(json!({"storage": {"size": "1023Mi"}})), "cannot shrink");
     refused_change(&set(json!({})), &set(json!({"storage": {"className": "slow"}})), "volumes keep their class");
 }

@@ -35,6 +35,14 @@ fn the_smallest_object_is_accepted() {
 }
 
 #[test]
+fn an_image_has_no_spaces_and_a_pod_no_label_of_ours() {
+    refused(&cluster(json!({"image": "mysql: 8.4"})), "name one such as mysql:8.4");
+    accepted(&cluster(json!({"image": "registry.local:5000/mysql:9.4@sha256:0a"})));
+    refused(&cluster(json!({"pod": {"annotations": {"understudy.dev/x": "1"}}})), "are the operator's");
+    accepted(&cluster(json!({"pod": {"annotations": {"team": "shop"}}})));
+}
+
+#[test]
 fn a_name_makes_services_and_hosts() {
     let longest = format!("a{}9", "-".repeat(38));
     for name in ["orders", "o", "o-1", longest.as_str()] {

@@ -30,6 +30,14 @@ fn the_shared_rules_hold() {
     refused(&cache(json!({"suspend": true, "hibernate": true})), "set one of them");
     refused(&cache(json!({"update": {"strategy": "OnDelete", "partition": 1}})), "needs update.strategy: Automatic");
     refused(&cache(json!({"storage": {"size": "ten"}})), "write a positive quantity such as 10Gi");
+    for image in ["", " ", "a b", "valkey/valkey:8\n", "a\u{a0}b"] {
+        refused(&cache(json!({"image": image})), "name one such as valkey/valkey:8");
+    }
+    accepted(&cache(json!({"image": "registry.local:5000/a/redis:7@sha256:0a"})));
+    for field in ["labels", "annotations"] {
+        accepted(&cache(json!({"pod": {field: {"a.understudy.dev/x": "1", "team": "shop"}}})));
+        refused(&cache(json!({"pod": {field: {"understudy.dev/cluster": "1"}}})), "are the operator's");
+    }
     refused_change(&cache(json!({})), &cache(json!({"storage": {"size": "1023Mi"}})), "cannot shrink");
     refused_change(&cache(json!({})), &cache(json!({"storage": {"className": "slow"}})), "volumes keep their class");
 }
@@ -59,7 +67,51 @@ fn options_are_named_as_in_redis_conf_with_values_of_one_line() {
     for name in ["", "-a", "1a", "A", "a_b", "a.b", "a b", "a\nb", "a#", &"a".repeat(65)] {
         refused(&option(name, json!("1")), "option names are lower-case letters");
     }
-    refused(&option("maxmemory-policy", json!("noeviction\nport 1")), "a value is one line");
+    for value in ["noeviction\nport 1", "\0", "\u{7f}", "\u{85}"] {
+        refused(&option("maxmemory-policy", json!(value)), "a value is one line");
+    }
+}
+
+#[test]
+fn a_value_is_words_in_quotes_that_are_closed() {
+    let option = |value: &str| cache(json!({"config": {"proc-title-template": value}}));
+    for value in [
+        "",
+        "  ",
+        "yes",
+        "\"a b\" 'c'",
+        "a\"b c\" d",
+        "\"\"",
+        "\"\" ''",
+        "it is #1",
+        "\"a \\\" b\"",
+        "\"a\\\\\"",
+        "\"\\n\"",
+        "\"\\x41\"",
+        "'it\\'s'",
+        "'\\x00'",
+        "\\x00",
+        "ö \"ö\" '\u{1f600}'",
+    ] {
+        accepted(&option(value));
+    }
+    for value in ["\"", "'", "a\"", "\"a\"b", "'a''b'", "a \"b", "\"a\\\"", "'a\\'", "'a\\\\'", "\"\\x00\"", "\"\\xff\"", "\"\\xC3\""] {
+        refused(&option(value), "quotes in pairs");
+    }
+}
+
+#[test]
+fn snapshots_are_taken() {
+    let with = |persistence: &str, save: &str| cache(json!({"persistence": persistence, "config": {"save": save}}));
+    for save in ["", " ", "''", "\"\"", "\" \" ''"] {
+        refused(&with("Snapshot", save), "leave it out for the server's default");
+        accepted(&with("AppendOnly", save));
+        accepted(&with("None", save));
+    }
+    accepted(&with("Snapshot", "3600 1"));
+    accepted(&with("Snapshot", "\"3600\" '1'"));
+    accepted(&cache(json!({"persistence": "Snapshot", "config": {"maxmemory": "1gb"}})));
+    accepted(&cache(json!({"persistence": "Snapshot"})));
 }
 
 #[test]
@@ -88,6 +140,20 @@ fn users_have_plain_names_each_once_and_no_keys_of_the_secret() {
         refused(&with(json!([{"name": name}])), "has this key already");
     }
     refused(&with(json!([{"name": "clerk", "secret": ""}])), "name a Secret with the key");
+    for end in ["system", "app", "users", "tls", "ca"] {
+        refused(&with(json!([{"name": "boss"}, {"name": "clerk", "secret": format!("cache-{end}")}])), "is made by the operator");
+        accepted(&with(json!([{"name": "clerk", "secret": format!("caches-{end}")}, {"name": "boss", "secret": end}])));
+    }
+}
+
+#[test]
+fn the_rules_of_all_users_fit_into_an_order() {
+    let rules = |first: usize| {
+        let of = |n: u8| json!({"name": format!("u{n}"), "rules": "x".repeat(if n == 0 { first } else { 320 })});
+        cache(json!({"users": (0..64).map(of).collect::<Vec<_>>()}))
+    };
+    accepted(&rules(320));
+    refused(&rules(321), "at most 20480 characters together");
 }
 
 #[test]
