@@ -1,5 +1,5 @@
-//! Applications in other people's words: programs that find their Redis by Sentinel with go-redis and with redis-py, and append until they are
-//! told to stop. Their sources are in `e2e/clients`; they are built once, into the cache.
+//! Applications in other people's words: programs that find their Redis by Sentinel with go-redis, redis-py and ioredis, and append until they
+//! are told to stop. Their sources are in `e2e/clients`; they are built once, into the cache.
 //!
 //! They run on this machine. The Sentinel answers with names that only the cluster's DNS knows, so a program sees the `resolv.conf` of a pod.
 
@@ -29,6 +29,11 @@ const GO: [(&str, &str); 3] = [
 ];
 const PYTHON: [(&str, &str); 2] =
     [("requirements.txt", include_str!("../clients/python/requirements.txt")), ("client.py", include_str!("../clients/python/client.py"))];
+const NODE: [(&str, &str); 3] = [
+    ("package.json", include_str!("../clients/node/package.json")),
+    ("package-lock.json", include_str!("../clients/node/package-lock.json")),
+    ("client.js", include_str!("../clients/node/client.js")),
+];
 /// `$0` takes the place of resolv.conf in a mount namespace of the program's own.
 const WITH_DNS: &str = r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#;
 /// A statement and a search for the primary that are under way when the program is told to stop.
@@ -42,6 +47,8 @@ pub enum Library {
     GoRedis,
     /// `redis` on PyPI.
     RedisPy,
+    /// `ioredis` on npm.
+    IoRedis,
 }
 
 /// A program that can be started.
@@ -100,6 +107,7 @@ pub async fn program(dirs: &Dirs, ui: &Ui, library: Library) -> Result<Program> 
     match library {
         Library::GoRedis => go(dirs, ui).await,
         Library::RedisPy => python(dirs, ui).await,
+        Library::IoRedis => node(dirs, ui).await,
     }
 }
 
@@ -143,6 +151,26 @@ async fn python(dirs: &Dirs, ui: &Ui) -> Result<Program> {
         })
         .await?;
         // Only the scripts in it know where it was made: they are not called.
+        keep(&draft, &path)?;
+    }
+    Ok(program)
+}
+
+async fn node(dirs: &Dirs, ui: &Ui) -> Result<Program> {
+    host::install_node(ui).await?;
+    // No part of it is compiled: any Node runs it.
+    let path = dirs.cache.join(format!("clients/node-{}", digest(NODE.iter().map(|(_, text)| *text))));
+    let program = Program(vec![host::NODE.into(), path.join("client.js")]);
+    if path.exists() {
+        return Ok(program);
+    }
+    let _lock = lock(dirs).await?;
+    if !path.exists() {
+        let draft = write("node", dirs, &NODE)?;
+        ui.step("install ioredis", async {
+            run::output(run::command("npm").current_dir(&draft).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])).await
+        })
+        .await?;
         keep(&draft, &path)?;
     }
     Ok(program)

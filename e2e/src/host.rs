@@ -23,6 +23,10 @@ const NEEDED: &[(&str, &str, &str)] = &[
 
 /// Debian's own: another one in the path may be anything.
 pub const PYTHON: &str = "/usr/bin/python3";
+/// Debian's own, or any other that is not older.
+pub const NODE: &str = "node";
+/// Ends well with the Node of Debian 12 and newer ones.
+const NEW_ENOUGH: &str = "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)";
 
 /// Is this process root?
 pub fn is_root() -> bool {
@@ -55,6 +59,19 @@ pub async fn install_python(ui: &Ui) -> Result<()> {
         return Ok(());
     }
     install(ui, &[("python3-venv", "runs redis-py in tests")]).await
+}
+
+/// Installs Debian's Node and npm if there are none, or too old ones.
+pub async fn install_node(ui: &Ui) -> Result<()> {
+    let usable = async || {
+        run::output(run::command(NODE).args(["-e", NEW_ENOUGH])).await?;
+        run::output(run::command("npm").arg("--version")).await
+    };
+    if usable().await.is_ok() {
+        return Ok(());
+    }
+    install(ui, &[("nodejs", "runs ioredis in tests"), ("npm", "installs ioredis")]).await?;
+    usable().await.context("another `node` or `npm` comes first in the path").map(drop)
 }
 
 async fn install(ui: &Ui, packages: &[(&str, &str)]) -> Result<()> {

@@ -102,8 +102,9 @@ async fn run(command: Command) -> Result<()> {
         }
         Command::Images => {
             host::install_packages(&ui).await?;
-            clients::program(&dirs, &ui, Library::GoRedis).await?;
-            clients::program(&dirs, &ui, Library::RedisPy).await?;
+            for library in [Library::GoRedis, Library::RedisPy, Library::IoRedis] {
+                clients::program(&dirs, &ui, library).await?;
+            }
             let mut all = images::base(&dirs, &ui).await?;
             all.extend(images::ours(&dirs, &ui).await?);
             for image in &all {

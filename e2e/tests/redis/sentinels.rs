@@ -46,7 +46,7 @@ async fn go_on(clients: &[(String, Running)]) -> Result<()> {
 }
 
 #[tokio::test]
-async fn applications_with_go_redis_and_redis_py_come_through_failovers_and_switchovers() -> Result<()> {
+async fn applications_with_go_redis_redis_py_and_ioredis_come_through_failovers_and_switchovers() -> Result<()> {
     on_light_stage("clients", |lab, namespace| async move {
         let mut spec = Cluster::spec(3);
         spec["sentinel"] = json!({"masterName": "mymaster"});
@@ -54,9 +54,12 @@ async fn applications_with_go_redis_and_redis_py_come_through_failovers_and_swit
         spec["users"] = json!([{"name": USER}]);
         let cluster = Cluster::create_from(&lab, &namespace, spec).await?;
         let mut clients = Vec::new();
-        for (key, library, by_service) in
-            [("go", Library::GoRedis, false), ("python", Library::RedisPy, false), ("service", Library::GoRedis, true)]
-        {
+        for (key, library, by_service) in [
+            ("go", Library::GoRedis, false),
+            ("python", Library::RedisPy, false),
+            ("node", Library::IoRedis, false),
+            ("service", Library::GoRedis, true),
+        ] {
             let program = program(lab.dirs(), &Ui::default(), library).await?;
             clients.push((key.to_owned(), program.start(&errand(&cluster, key, by_service).await?)?));
         }
