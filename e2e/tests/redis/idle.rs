@@ -21,6 +21,7 @@ async fn an_idle_cluster_costs_no_api_write_and_drift_is_repaired() -> Result<()
         let since = Timestamp::now();
         // Who only writes data changes nothing either.
         let writer = Writer::start(&cluster, 1);
+        writer.goes_on().await?;
         sleep(Duration::from_secs(30)).await;
         writer.finish().await?;
         sleep(Duration::from_secs(30)).await;

@@ -109,7 +109,8 @@ async fn write(cluster: Cluster, shared: Arc<Shared>, first: u64, address: Optio
     while !shared.stop.load(Ordering::Relaxed) {
         let Some(writes) = connection.as_mut() else {
             // Looked up each time: passwords change.
-            if let Ok(Ok(found)) = timeout(LOOK_UP, Way::of(&cluster)).await {
+            let patience = if way.is_some() { LOOK_UP } else { STOP };
+            if let Ok(Ok(found)) = timeout(patience, Way::of(&cluster)).await {
                 way = Some(found);
             }
             if let Some(way) = &way {

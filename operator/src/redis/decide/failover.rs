@@ -101,12 +101,12 @@ fn choose(view: &View<'_>, old: u32, change: &Transition, named: Option<u32>) ->
     decision
 }
 
-/// Whether the old primary holds all that it acknowledged, as one does whose writes were in its file before it answered; or at least all that
-/// anybody else holds.
+/// Whether the old primary holds all that it acknowledged, as one does whose writes were in its file before it answered. Where it was when its
+/// process ended is known to a second, so who holds more of its own past than it remembers holds nothing that it lacks.
 fn returns(view: &View<'_>, old: u32, positions: &[(u32, &Position)]) -> bool {
     let Some(held) = view.position(old).filter(|_| view.has_data(old) && !view.lost_its_data(old)) else { return false };
     let lineage = view.lineage();
-    let known = |other: &Position| lineage.covers(held, other) || held.recovered && other.comparable(held);
+    let known = |other: &Position| other.comparable(held) || lineage.end_of(&other.replid).is_some();
     // Of who is not recorded nothing was acknowledged: what it holds beyond is its own, from a time when it led alone.
     let mut recorded = positions.iter().filter(|(ordinal, _)| acks::counts(view, *ordinal));
     view.writes_ahead() && recorded.all(|(_, other)| known(other))
