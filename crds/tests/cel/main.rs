@@ -1,5 +1,5 @@
 //! One accepted and one refused object for each admission rule, without an API server. `e2e/tests/admission.rs` asks a real one.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod budget;
 mod mongo;
