@@ -68,7 +68,7 @@ async fn an_api_server_accepts_the_chart_its_definitions_and_the_examples() -> R
     for file in files(&chart()?.join("crds"))? {
         kubectl(&control_plane, &["apply", "--server-side", "-f", &file.display().to_string()], "").await?;
     }
-    kubectl(&control_plane, &["wait", "--for=condition=Established", "crd/mysqlclusters.understudy.dev", "--timeout=30s"], "").await?;
+    kubectl(&control_plane, &["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], "").await?;
     for file in files(&Dirs::from_env()?.checkout.join("docs/examples"))? {
         let example = file.display().to_string();
         kubectl(&control_plane, &["-n", "shop", "apply", "--dry-run=server", "-f", &example], "").await.context(example)?;

@@ -52,9 +52,10 @@ async fn a_lost_volume_is_filled_again_and_never_initialised_again() -> Result<(
         let writer = Writer::start(&cluster, 1);
         sleep(Duration::from_secs(1)).await;
 
-        // A replica's.
+        // A replica's. That it is lost is seen before it is seen to be back: a second loss in the same moment would be another test.
+        let before = cluster.server_uuid("orders-2").await?;
         lab.lose_pvc(&namespace, &cluster.claim(2)).await?;
-        cluster.ready(3).await?;
+        cluster.cloned_anew("orders-2", &before, 3).await?;
         cluster.acks(1).await?;
         // Ordinal 0's, which is the primary's: another member leads, and 0 is cloned.
         ensure!(cluster.primary().await? == "orders-0", "the test expects orders-0 to lead");
