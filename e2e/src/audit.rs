@@ -1,7 +1,10 @@
-//! What was written to the API, by whom: the API server's audit log, read by tests that count.
+//! What was written to the API, by whom: the API server's audit log, read by tests that count. And what the operator says that it decided.
 
 use anyhow::{Context, Result};
+use crds::decisions::{self, Decided};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use serde::Deserialize;
 
 use crate::lab::Lab;
@@ -33,6 +36,13 @@ pub struct User {
 }
 
 impl Lab {
+    /// The operator's record of its decisions about a cluster.
+    pub async fn decided(&self, namespace: &str, cluster: &str) -> Result<Vec<Decided>> {
+        let map = Api::<ConfigMap>::namespaced(self.client().clone(), namespace).get(&decisions::name(cluster)).await?;
+        let text = map.data.and_then(|mut data| data.remove(decisions::KEY)).context("no record")?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// Writes since `since` by clients whose user agent begins with `user_agent`; Leases are not counted, since holding one is a heartbeat.
     pub async fn audit_writes(&self, user_agent: &str, since: Timestamp) -> Result<Vec<Write>> {
         let found = self.writes_since(since).await?;

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use crds::decisions::{self, Decided};
-use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use kube::api::{EvictParams, ListParams};
-use kube::{Api, ResourceExt};
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
@@ -26,13 +24,6 @@ async fn moves_on(cluster: &Cluster, old: &str, pool: &Pool, what: &str) -> Resu
     cluster.whole(3).await?;
     pool.tell_pause(what);
     Ok(())
-}
-
-/// The record of decisions.
-async fn decided(cluster: &Cluster) -> Result<Vec<Decided>> {
-    let map = Api::<ConfigMap>::namespaced(cluster.lab.client().clone(), &cluster.namespace).get(&decisions::name(&cluster.name)).await?;
-    let text = map.data.and_then(|mut data| data.remove(decisions::KEY)).context("no record")?;
-    Ok(serde_json::from_str(&text)?)
 }
 
 #[tokio::test]
@@ -56,7 +47,7 @@ async fn a_primary_that_is_evicted_drained_or_deleted_hands_over_before_it_dies(
         ensure!(client.query_drop("COMMIT").await.is_err(), "it was committed after the primary had closed");
         let reason = format!("the pod of {primary} is being deleted: {primary} hands over to");
         eventually("the record to tell of a switchover", || async {
-            let record = decided(&cluster).await?;
+            let record = lab.decided(&namespace, &cluster.name).await?;
             ensure!(record.iter().any(|decided| decided.reason.starts_with(&reason)), "no switchover: {record:?}");
             Ok(())
         })
@@ -93,7 +84,8 @@ async fn a_primary_that_is_evicted_drained_or_deleted_hands_over_before_it_dies(
             cluster.delete_pod(&primary).await?;
             moves_on(&cluster, &primary, &pool, &format!("deletion {round} of the primary's pod")).await?;
         }
-        let failed_over: Vec<_> = decided(&cluster).await?.into_iter().filter(|decided| decided.state == "FailingOver").collect();
+        let failed_over: Vec<_> =
+            lab.decided(&namespace, &cluster.name).await?.into_iter().filter(|decided| decided.state == "FailingOver").collect();
         ensure!(failed_over.is_empty(), "it was lost, not handed over: {failed_over:?}");
         let acknowledged = pool.finish().await?;
         ensure!(!cluster.numbers("orders-0").await?.contains(&1_000_000_000), "a transaction that was cut off is there");

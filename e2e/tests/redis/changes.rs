@@ -4,11 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use crds::decisions::{self, Decided};
 use e2e::stage::{eventually, patience};
-use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
-use kube::{Api, ResourceExt};
 use redis::cmd;
 use tokio::time::{Instant, timeout};
 
@@ -92,18 +90,11 @@ impl Cluster {
         }
     }
 
-    /// The record of decisions.
-    async fn decided(&self) -> Result<Vec<Decided>> {
-        let map = Api::<ConfigMap>::namespaced(self.lab.client().clone(), &self.namespace).get(&decisions::name(&self.name)).await?;
-        let text = map.data.and_then(|mut data| data.remove(decisions::KEY)).context("no record")?;
-        Ok(serde_json::from_str(&text)?)
-    }
-
     /// Makes sure that `old` handed over, and that no primary was ever lost.
     pub async fn handed_over(&self, old: &str) -> Result<()> {
         let words = format!("{old} hands over to");
         eventually(&format!("the record to tell of a hand-over by {old}"), || async {
-            let record = self.decided().await?;
+            let record = self.lab.decided(&self.namespace, &self.name).await?;
             ensure!(record.iter().any(|decided| decided.reason.contains(&words)), "no hand-over: {record:?}");
             let lost: Vec<_> = record.into_iter().filter(|decided| decided.state == "FailingOver").collect();
             ensure!(lost.is_empty(), "it was lost, not handed over: {lost:?}");

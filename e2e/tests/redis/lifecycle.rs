@@ -7,7 +7,7 @@ use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::rig::{Cluster, VALKEY};
+use crate::rig::{Cluster, VALKEY, WRITER};
 use crate::writer::Writer;
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn deleting_keeps_or_deletes_volumes_and_a_namesake_goes_on_with_what_was_
         let cluster = Cluster::create_from(&lab, &namespace, spec.clone()).await?;
         let writer = Writer::start(&cluster, 1);
         writer.goes_on().await?;
-        let acknowledged = writer.finish().await?;
+        let mut acknowledged = writer.finish().await?;
         cluster.holds(&acknowledged).await?;
         let kept = [cluster.claim_uid(0).await?, cluster.claim_uid(1).await?];
 
@@ -31,9 +31,9 @@ async fn deleting_keeps_or_deletes_volumes_and_a_namesake_goes_on_with_what_was_
         let sets: Api<StatefulSet> = Api::namespaced(lab.client().clone(), &namespace);
         let owner = sets.get("cache").await?.owner_references().first().context("nobody owns it")?.uid.clone();
         ensure!(Some(owner) == cluster.api().get("cache").await?.uid(), "the StatefulSet belongs to the old object");
-        let writer = Writer::start(&cluster, 1_000);
+        let writer = Writer::start(&cluster, WRITER);
         writer.goes_on().await?;
-        writer.finish().await?;
+        acknowledged.append(&mut writer.finish().await?);
 
         // Who is scaled away leaves nothing, and who comes back copies everything.
         cluster.merge(json!({"storage": {"retention": {"whenScaled": "Delete", "whenDeleted": "Delete"}}})).await?;

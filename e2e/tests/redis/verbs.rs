@@ -1,5 +1,5 @@
-//! Members that a person keeps out, or wants copied anew, by the plugin: they serve nobody and are promoted by nobody, and the primary among
-//! them is not replaced. On Valkey.
+//! Members that a person keeps out, by the plugin: they serve nobody and are promoted by nobody, and the primary among them is not replaced.
+//! On Valkey.
 
 use std::time::Duration;
 
